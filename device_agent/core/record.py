@@ -1,0 +1,115 @@
+"""Everything the agent must remember over a power cut: one record, journalled before every effect."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from device_agent.core.plan import Plan, PlannedRelease
+from fleet_protocol.messages import AttemptReport, Stage
+
+SlotName = Literal["a", "b"]
+Standing = Literal["good", "bad", "unknown"]
+Purpose = Literal["install", "recall", "rollback"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotContent:
+    """What one slot holds."""
+
+    release: PlannedRelease
+    deployment: str
+    tree: str
+    """SHA-256 over the slot's content as the worker computed it after writing."""
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageSlots:
+    """The two slots of one package. `active` is None before the first install."""
+
+    active: SlotName | None = None
+    a: SlotContent | None = None
+    b: SlotContent | None = None
+
+    def content(self, slot: SlotName | None) -> SlotContent | None:
+        """What `slot` holds."""
+        return None if slot is None else (self.a if slot == "a" else self.b)
+
+    @property
+    def spare(self) -> SlotName:
+        """The slot that may be written: never the active one."""
+        return "b" if self.active == "a" else "a"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at one deployment."""
+
+    deployment: str
+    release: PlannedRelease
+    purpose: Purpose
+    number: int
+    slot: SlotName
+    """The slot that this attempt makes active."""
+    previous: SlotName | None
+    """The slot to return to; None where nothing was installed before."""
+    probation_s: int
+    tree: str | None = None
+    """Set once the slot is written and re-hashed; the switch needs it."""
+    resumes: int = 0
+    """How often the attempt was found unfinished at a start of the agent."""
+    code: str | None = None
+    detail: str = ""
+    """Why the attempt is being rolled back, once it is."""
+    command: str | None = None
+    """The operator's command that caused it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A deployment that failed here, remembered so that it is not tried again until told."""
+
+    number: int
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingReport:
+    """A report that is decided but not yet signed into the outbox."""
+
+    counter: int
+    wall_s: float
+    attempt: AttemptReport | None
+    attack: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The agent's memory. Times in it are monotonic seconds of this boot and are renewed on resume."""
+
+    stage: Stage = "idle"
+    plan: Plan | None = None
+    obeyed: int = 0
+    """The highest manifest sequence obeyed in the present group; never falls."""
+    group: str | None = None
+    packages: Mapping[str, PackageSlots] = field(default_factory=dict)
+    attempt: Attempt | None = None
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    """By deployment id."""
+    retries: int = 0
+    """Transport failures in a row, for the backoff."""
+    wake_s: float | None = None
+    """When the machine wants a Tick (monotonic): end of probation, of a backoff, next check."""
+    probation_until_s: float | None = None
+    unhealthy: int = 0
+    """Failed checks in a row during probation."""
+    healthy: int = 0
+    """Passed checks during this probation."""
+    report_counter: int = 0
+    pending: tuple[PendingReport, ...] = ()
+    attacks: Mapping[str, int] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    """Ids of the newest commands carried out, so that none is carried out twice."""
+    why: str = "no manifest yet"
+    """Why the device is not updating, or what it is doing."""

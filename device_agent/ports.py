@@ -1,0 +1,76 @@
+"""What the agent's loop needs of the outside world."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from device_agent.core.record import Record
+from fleet_protocol.messages import CheckResult
+
+
+class Journal(Protocol):
+    """The record on disk."""
+
+    def load(self) -> Record:
+        """The newest record saved, or a fresh one where there never was any.
+
+        Raises ProtocolError `untrusted` where there is one that cannot be read.
+        """
+
+    def save(self, record: Record) -> None:
+        """Return only when the record would survive a power cut. A cut during the call leaves old or new."""
+
+
+class Outbox(Protocol):
+    """Signed reports that wait for the broker, in order, bounded, on disk."""
+
+    def put(self, counter: int, envelope: bytes) -> None:
+        """Keep the envelope; twice is once. At the bound the oldest report without an outcome goes first."""
+
+    def waiting(self) -> list[tuple[int, bytes]]:
+        """All that has not been acknowledged, oldest first."""
+
+    def done(self, counter: int) -> None:
+        """The broker has it; unknown counters are ignored."""
+
+
+class Link(Protocol):
+    """The MQTT connection of the resident."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None:
+        """Publish `offline`, disconnect, and end the link's thread."""
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, sent: Callable[[], None] | None = None
+    ) -> None:
+        """Hand over a message; `sent` is called once the broker acknowledged it (QoS 1)."""
+
+    def subscribe(self, filters: tuple[str, ...]) -> None:
+        """Keep these subscriptions over reconnects, beside those already made."""
+
+    @property
+    def connected(self) -> bool: ...
+
+
+class RetainedReader(Protocol):
+    """Reads one retained document when it is wanted."""
+
+    def read(self, topic: str, *, timeout_s: float) -> bytes | None:
+        """The retained payload, or None where the broker holds none. Raises TransportError `timeout`."""
+
+
+class Worker(Protocol):
+    """Runs one heavy effect at a time in a process of its own."""
+
+    def submit(self, op: str, args: Mapping[str, Any], done: Callable[[Mapping[str, Any]], None]) -> None:
+        """Run `op`; `done` gets its answer `{"ok": bool, ...}` exactly once, unless cancelled."""
+
+    def cancel(self) -> None:
+        """Kill what is running; its `done` is never called."""
+
+
+class Probes(Protocol):
+    """Readings of this machine."""
+
+    def telemetry(self) -> Mapping[str, float]: ...
+    def checks(self) -> list[CheckResult]: ...

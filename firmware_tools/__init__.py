@@ -1,0 +1,1 @@
+"""The offline side: keys, root ceremonies, packing, the catalogue."""

@@ -1,0 +1,141 @@
+"""What Fairlead adds to TUF metadata: each target's `custom`, `x-floor` in targets, `x-fleet` in root.
+
+The rest of the catalogue is ordinary TUF, specification 1.0, and read by the `tuf` library alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+from fleet_protocol import limits
+from fleet_protocol.checks import check_count, check_distinct, check_range, check_text
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.ids import check_id, check_sha256, check_version
+
+Kind = Literal["service", "driver", "package", "files", "image", "agent"]
+KINDS: Final[tuple[Kind, ...]] = ("service", "driver", "package", "files", "image", "agent")
+Format = Literal["tar.zst", "raw"]
+FORMATS: Final[tuple[Format, ...]] = ("tar.zst", "raw")
+CheckKind = Literal["http", "exec"]
+FLOOR_MEMBER: Final = "x-floor"
+FLEET_MEMBER: Final = "x-fleet"
+_STRICT: Final[Any] = {"strict": True, "extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How a device asks a fresh release whether it is well, during probation.
+
+    `http`: `target` is `http://127.0.0.1:<port>/<path>`, where `${NAME}` stands for a variable of the
+    device's own configuration; well means status 200 to 299. `exec`: `target` is a path inside the
+    release, run without arguments; well means exit status 0.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    kind: CheckKind
+    target: str
+    interval_s: int
+    timeout_s: int
+    failures: int
+    """How many failures in a row make the release unhealthy."""
+
+    def __post_init__(self) -> None:
+        check_text(self.target, 512, "check target")
+        check_range(self.interval_s, 1, 3_600, "interval_s")
+        check_range(self.timeout_s, 1, 300, "timeout_s")
+        check_range(self.failures, 1, 100, "failures")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Install:
+    """How a release is started and judged. Signed offline, so that nothing unsigned ever runs.
+
+    `exec` is an argument vector, run in the release's own directory without a shell; its first
+    item is a path inside the release, or an absolute path of an interpreter on the device.
+    `${NAME}` in an item stands for a variable of the device's own configuration.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    exec: tuple[str, ...]
+    stop_s: int
+    check: HealthCheck | None
+
+    def __post_init__(self) -> None:
+        check_count(self.exec, 64, "exec")
+        for item in self.exec:
+            check_text(item, 1_024, "exec")
+        check_range(self.stop_s, 1, 600, "stop_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precursor:
+    """The base that a delta applies to."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    sha256: str
+
+    def __post_init__(self) -> None:
+        check_sha256(self.sha256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """A release of another package that must be in the catalogue, by its artifact's digest."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    package: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        check_id(self.package, "package")
+        check_sha256(self.sha256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetInfo:
+    """A target's `custom` member: everything about an artifact that the offline keys vouch for."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    package: str
+    kind: Kind
+    version: str
+    counter: int
+    classes: tuple[str, ...]
+    format: Format
+    unpacked_size: int
+    unpacked_files: int
+    precursors: tuple[Precursor, ...]
+    requires: tuple[Requirement, ...]
+    install: Install
+    text: str
+
+    def __post_init__(self) -> None:
+        check_id(self.package, "package")
+        check_version(self.version)
+        check_range(self.counter, 1, limits.JSON_INTEGER, "counter")
+        check_count(self.classes, 64, "classes", least=1)
+        for device_class in self.classes:
+            check_id(device_class, "class")
+        check_distinct(self.classes, "classes")
+        check_range(self.unpacked_size, 0, 2**45, "unpacked_size")
+        check_range(self.unpacked_files, 0, 1_000_000, "unpacked_files")
+        check_count(self.precursors, 16, "precursors")
+        check_count(self.requires, 16, "requires")
+        check_text(self.text, limits.TEXT, "text")
+
+
+def parse_floor(value: object) -> Mapping[str, int]:
+    """The `x-floor` member of targets: a counter by package; absent means no floors. Raises `schema`."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ProtocolError("schema", "x-floor is not an object")
+    for package, counter in value.items():
+        check_id(package, "package")
+        check_range(counter, 0, limits.JSON_INTEGER, "floor")
+    return dict(value)

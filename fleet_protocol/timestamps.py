@@ -1,0 +1,25 @@
+"""Times in signed documents: RFC 3339, UTC, whole seconds, nothing else."""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.ids import shown
+
+_FORM: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+def parse_time(text: str) -> float:
+    """Epoch seconds of `YYYY-MM-DDTHH:MM:SSZ`, or ProtocolError `schema`."""
+    if _FORM.fullmatch(text) is None:
+        raise ProtocolError("schema", f"time {shown(text)} is not of the form YYYY-MM-DDTHH:MM:SSZ")
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ProtocolError("schema", f"time {shown(text)} does not exist") from None
+
+
+def format_time(epoch_s: float) -> str:
+    """`YYYY-MM-DDTHH:MM:SSZ` of epoch seconds, rounded down; the inverse of `parse_time`."""
+    return datetime.fromtimestamp(int(epoch_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

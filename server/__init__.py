@@ -1,0 +1,1 @@
+"""The server: publishes manifests, watches the evidence, and drives rollouts."""

@@ -1,0 +1,1 @@
+"""The pure kernel of the server: no I/O, no clock, no randomness, no logging."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
-from securesystemslib.signer import Key, Signature, Signer
+from securesystemslib.signer._key import Key
+from securesystemslib.signer._signature import Signature
+from securesystemslib.signer._signer import Signer
 
 from fleet_protocol import limits, strict_json
 from fleet_protocol.errors import ProtocolError

@@ -31,13 +31,14 @@ def from_payload(kind: type[D], data: bytes, *, max_size: int) -> D:
 def from_value(kind: type[T], value: Any) -> T:
     """Validate an already parsed JSON value strictly, or raise ProtocolError `schema`."""
     try:
-        return _adapter(kind).validate_json(strict_json.dumps(value))  # type: ignore[no-any-return]
+        validated: T = _adapter(kind).validate_json(strict_json.dumps(value))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ProtocolError("schema", f"{place}: {first['msg']}"[:300]) from None
+    return validated
 
 
 @cache
-def _adapter(kind: type[Any]) -> Any:
+def _adapter(kind: Any) -> Any:
     return TypeAdapter(kind)

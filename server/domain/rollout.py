@@ -42,7 +42,7 @@ class Policy:
     failure_limit: int
     """More failed devices than this, in all waves together, stop the rollout; 0 tolerates none."""
     failure_rate: float
-    """A share of the finished devices, 0 to 1; failures beyond `failure_limit` and above this share stop the rollout."""
+    """A share of the finished devices, 0 to 1: failures above it and beyond `failure_limit` stop the rollout."""
     silence_s: float
     """A device not heard of for this long, after it was told, counts as silent."""
     silence_limit: int

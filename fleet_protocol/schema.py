@@ -1,5 +1,6 @@
 """Documents from bytes, validated by pydantic against the very dataclasses that build them."""
 
+from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -30,8 +31,9 @@ def from_payload(kind: type[D], data: bytes, *, max_size: int) -> D:
 
 def from_value(kind: type[T], value: Any) -> T:
     """Validate an already parsed JSON value strictly, or raise ProtocolError `schema`."""
+    adapter: TypeAdapter[T] = _adapter(kind)
     try:
-        validated: T = _adapter(kind).validate_json(strict_json.dumps(value))
+        validated: T = adapter.validate_json(strict_json.dumps(value))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -40,5 +42,5 @@ def from_value(kind: type[T], value: Any) -> T:
 
 
 @cache
-def _adapter(kind: Any) -> Any:
+def _adapter(kind: Hashable) -> Any:
     return TypeAdapter(kind)

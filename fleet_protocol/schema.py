@@ -1,6 +1,5 @@
 """Documents from bytes, validated by pydantic against the very dataclasses that build them."""
 
-from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -31,7 +30,8 @@ def from_payload(kind: type[D], data: bytes, *, max_size: int) -> D:
 
 def from_value(kind: type[T], value: Any) -> T:
     """Validate an already parsed JSON value strictly, or raise ProtocolError `schema`."""
-    adapter: TypeAdapter[T] = _adapter(kind)
+    key: Any = kind
+    adapter: TypeAdapter[T] = _adapter(key)
     try:
         validated: T = adapter.validate_json(strict_json.dumps(value))
     except ValidationError as error:
@@ -42,5 +42,5 @@ def from_value(kind: type[T], value: Any) -> T:
 
 
 @cache
-def _adapter(kind: Hashable) -> Any:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

@@ -49,6 +49,8 @@ class Policy:
     """More silent devices in the open waves than this, beyond what the control arm shows, hold the rollout."""
     on_failure: FailureAction
     probation_s: int
+    success_rate: float = 0.8
+    """The share of a wave's devices, 0 to 1, that must have committed before the next wave opens; at least one must."""
 
     def __post_init__(self) -> None:
         shares = [wave.share_bp for wave in self.waves]
@@ -58,6 +60,8 @@ class Policy:
             raise PolicyError("bad-request", "the limits of a rollout are not negative")
         if not 0 <= self.failure_rate <= 1:
             raise PolicyError("bad-request", "failure_rate lies between 0 and 1")
+        if not 0 <= self.success_rate <= 1:
+            raise PolicyError("bad-request", "success_rate lies between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,8 @@ class FailureSeen:
 class Observations:
     """The evidence for one rollout at one moment."""
 
+    of_wave: int
+    """The index of the newest open wave when this was counted; evidence of another wave opens nothing."""
     wave: Arm
     """Devices that the newest open wave added."""
     treated: Arm

@@ -1,0 +1,115 @@
+"""Decides what a rollout does next, from evidence alone.
+
+Rules, cited by number in the tests and in `docs/invariants.md`:
+
+E1. A recalled or complete rollout decides nothing. A held one decides nothing but a recall.
+E2. Failures speak first: more failed devices than `failure_limit`, and a larger share of the finished ones than
+    `failure_rate`, stop the rollout by `on_failure`. Only devices that take part have a vote, one each.
+E3. Silence is evidence against a comparable arm: more silent devices than `silence_limit`, beyond the share that is
+    silent among devices not selected yet, hold the rollout. Silence never recalls: nobody said that anything failed.
+E4. Silence is never health: a wave passes by devices that committed and said so themselves.
+E5. No wave opens before the one before it has passed: it has soaked, and `success_rate` of its devices, at least
+    one, have committed. A wave that selects nobody passes by its soak alone.
+E6. An operator's `advance` stands in for E5 once. It never overrules E1 to E3.
+E7. The last wave's passing completes the rollout.
+E8. At most one decision at a time, and deciding twice changes nothing: evidence counted for another wave than the
+    present one opens nothing.
+"""
+
+import math
+from dataclasses import replace
+
+from server.domain.rollout import (
+    Complete,
+    Decision,
+    Hold,
+    Observations,
+    OpenWave,
+    Policy,
+    Recall,
+    Rollout,
+    RolloutState,
+)
+
+FINAL_STATES = frozenset({RolloutState.RECALLED, RolloutState.COMPLETE})
+
+
+def decide(rollout: Rollout, seen: Observations, now_s: float) -> list[Decision]:
+    """At most one decision; none where the evidence asks for nothing new. `now_s` is epoch seconds."""
+    if rollout.state in FINAL_STATES:
+        return []
+    stop = _failures(rollout.policy, seen)
+    if rollout.state is RolloutState.HELD:
+        return [stop] if isinstance(stop, Recall) else []
+    if stop is None:
+        stop = _silence(rollout.policy, seen)
+    if stop is not None:
+        return [stop]
+    return _progress(rollout, seen, now_s)
+
+
+def apply(rollout: Rollout, decision: Decision, now_s: float) -> Rollout:
+    """The rollout after a decision; applying one twice is applying it once."""
+    match decision:
+        case OpenWave(index=index):
+            if index <= rollout.wave:
+                return rollout
+            return replace(rollout, wave=index, wave_opened_s=now_s, advance=False)
+        case Hold(reason=reason):
+            return replace(rollout, state=RolloutState.HELD, reason=reason, advance=False)
+        case Recall(reason=reason):
+            return replace(rollout, state=RolloutState.RECALLED, reason=reason, advance=False)
+        case Complete():
+            return replace(rollout, state=RolloutState.COMPLETE, reason="", advance=False)
+
+
+def share_of(rollout: Rollout) -> int:
+    """The share of the group that takes part now, in basis points; 0 before the first wave."""
+    return 0 if rollout.wave < 0 else rollout.policy.waves[rollout.wave].share_bp
+
+
+def named_devices(rollout: Rollout) -> tuple[str, ...]:
+    """Devices that take part by name: those of every open wave."""
+    return tuple(device for wave in rollout.policy.waves[: rollout.wave + 1] for device in wave.devices)
+
+
+def _failures(policy: Policy, seen: Observations) -> Hold | Recall | None:
+    failed, finished = seen.treated.failed, seen.treated.failed + seen.treated.committed
+    if failed <= policy.failure_limit or failed <= policy.failure_rate * finished:
+        return None
+    reason = f"{failed} of {finished} finished devices failed, {policy.failure_limit} tolerated"
+    if seen.failures:
+        worst = seen.failures[0]
+        reason += f"; {worst.device}: {worst.code}" + (f" ({worst.detail})" if worst.detail else "")
+    return Recall(reason=reason) if policy.on_failure == "recall" else Hold(reason=reason)
+
+
+def _silence(policy: Policy, seen: Observations) -> Hold | None:
+    treated, control = seen.treated, seen.control
+    expected = treated.devices * control.silent / control.devices if control.devices else 0.0
+    excess = treated.silent - expected
+    if excess <= policy.silence_limit:
+        return None
+    return Hold(
+        reason=f"{treated.silent} of {treated.devices} selected devices are silent, "
+        f"against {control.silent} of {control.devices} not selected"
+    )
+
+
+def _progress(rollout: Rollout, seen: Observations, now_s: float) -> list[Decision]:
+    if rollout.wave >= 0 and not rollout.advance and not _passed(rollout, seen, now_s):
+        return []
+    if rollout.wave + 1 < len(rollout.policy.waves):
+        return [OpenWave(index=rollout.wave + 1)]
+    return [Complete()] if _passed(rollout, seen, now_s) else []
+
+
+def _passed(rollout: Rollout, seen: Observations, now_s: float) -> bool:
+    if seen.of_wave != rollout.wave or rollout.wave_opened_s is None:
+        return False
+    if now_s - rollout.wave_opened_s < rollout.policy.soak_s:
+        return False
+    if seen.wave.devices == 0:
+        return True
+    needed = max(1, math.ceil(rollout.policy.success_rate * seen.wave.devices))
+    return seen.wave.committed >= needed

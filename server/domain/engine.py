@@ -14,6 +14,7 @@ E6. An operator's `advance` stands in for E5 once. It never overrules E1 to E3.
 E7. The last wave's passing completes the rollout.
 E8. At most one decision at a time, and deciding twice changes nothing: evidence counted for another wave than the
     present one opens nothing.
+E9. Resuming excuses the failures and the silence that the operator could see; what comes after counts anew.
 """
 
 import math
@@ -25,7 +26,6 @@ from server.domain.rollout import (
     Hold,
     Observations,
     OpenWave,
-    Policy,
     Recall,
     Rollout,
     RolloutState,
@@ -38,11 +38,11 @@ def decide(rollout: Rollout, seen: Observations, now_s: float) -> list[Decision]
     """At most one decision; none where the evidence asks for nothing new. `now_s` is epoch seconds."""
     if rollout.state in FINAL_STATES:
         return []
-    stop = _failures(rollout.policy, seen)
+    stop = _failures(rollout, seen)
     if rollout.state is RolloutState.HELD:
         return [stop] if isinstance(stop, Recall) else []
     if stop is None:
-        stop = _silence(rollout.policy, seen)
+        stop = _silence(rollout, seen)
     if stop is not None:
         return [stop]
     return _progress(rollout, seen, now_s)
@@ -63,6 +63,19 @@ def apply(rollout: Rollout, decision: Decision, now_s: float) -> Rollout:
             return replace(rollout, state=RolloutState.COMPLETE, reason="", advance=False)
 
 
+def resume(rollout: Rollout, seen: Observations) -> Rollout:
+    """A held rollout goes on from where it was; any other rollout is returned unchanged."""
+    if rollout.state is not RolloutState.HELD:
+        return rollout
+    return replace(
+        rollout,
+        state=RolloutState.ACTIVE,
+        reason="",
+        excused_failures=seen.treated.failed,
+        excused_silent=seen.treated.silent,
+    )
+
+
 def share_of(rollout: Rollout) -> int:
     """The share of the group that takes part now, in basis points; 0 before the first wave."""
     return 0 if rollout.wave < 0 else rollout.policy.waves[rollout.wave].share_bp
@@ -73,8 +86,10 @@ def named_devices(rollout: Rollout) -> tuple[str, ...]:
     return tuple(device for wave in rollout.policy.waves[: rollout.wave + 1] for device in wave.devices)
 
 
-def _failures(policy: Policy, seen: Observations) -> Hold | Recall | None:
-    failed, finished = seen.treated.failed, seen.treated.failed + seen.treated.committed
+def _failures(rollout: Rollout, seen: Observations) -> Hold | Recall | None:
+    policy = rollout.policy
+    failed = seen.treated.failed - rollout.excused_failures
+    finished = failed + seen.treated.committed
     if failed <= policy.failure_limit or failed <= policy.failure_rate * finished:
         return None
     reason = f"{failed} of {finished} finished devices failed, {policy.failure_limit} tolerated"
@@ -84,11 +99,11 @@ def _failures(policy: Policy, seen: Observations) -> Hold | Recall | None:
     return Recall(reason=reason) if policy.on_failure == "recall" else Hold(reason=reason)
 
 
-def _silence(policy: Policy, seen: Observations) -> Hold | None:
+def _silence(rollout: Rollout, seen: Observations) -> Hold | None:
     treated, control = seen.treated, seen.control
     expected = treated.devices * control.silent / control.devices if control.devices else 0.0
-    excess = treated.silent - expected
-    if excess <= policy.silence_limit:
+    excess = treated.silent - rollout.excused_silent - expected
+    if excess <= rollout.policy.silence_limit:
         return None
     return Hold(
         reason=f"{treated.silent} of {treated.devices} selected devices are silent, "

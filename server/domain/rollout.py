@@ -82,6 +82,10 @@ class Rollout:
     """An operator asked to open the next wave without waiting for the evidence."""
     reason: str = ""
     """Why the rollout is held or was recalled."""
+    excused_failures: int = 0
+    """Failed devices that an operator knew of when resuming."""
+    excused_silent: int = 0
+    """Silent devices that an operator knew of when resuming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,166 @@
+"""The engine's rules, one by one, by their numbers in `server/domain/engine.py`."""
+
+from dataclasses import replace
+
+import pytest
+
+from server.domain.engine import apply, decide, named_devices, resume, share_of
+from server.domain.rollout import (
+    Arm,
+    Complete,
+    FailureSeen,
+    Hold,
+    Observations,
+    OpenWave,
+    Policy,
+    Recall,
+    Rollout,
+    RolloutState,
+    Wave,
+)
+
+POLICY = Policy(
+    waves=(Wave(share_bp=500, devices=("node-1",)), Wave(share_bp=10_000)),
+    soak_s=60,
+    failure_limit=1,
+    failure_rate=0.1,
+    silence_s=300,
+    silence_limit=2,
+    on_failure="recall",
+    probation_s=30,
+)
+FRESH = Rollout(id="d-1", group="line-1", package="svc", version="2", counter=2, policy=POLICY)
+OPEN = replace(FRESH, wave=0, wave_opened_s=1_000.0)
+
+
+NOBODY = Arm()
+
+
+def seen(of_wave=0, wave=NOBODY, treated=None, control=NOBODY, failures=()):
+    return Observations(of_wave=of_wave, wave=wave, treated=treated or wave, control=control, failures=failures)
+
+
+NOTHING = seen(of_wave=-1)
+PASSED = seen(wave=Arm(devices=10, committed=8))
+
+
+@pytest.mark.parametrize("state", [RolloutState.RECALLED, RolloutState.COMPLETE])
+def test_e1_a_final_rollout_decides_nothing(state):
+    terrible = seen(wave=Arm(devices=10, failed=10))
+    assert decide(replace(OPEN, state=state), terrible, 9_999) == []
+
+
+def test_e1_a_held_rollout_can_only_be_recalled():
+    held = replace(OPEN, state=RolloutState.HELD)
+    assert decide(held, PASSED, 9_999) == []
+    assert decide(held, seen(wave=Arm(devices=10, silent=10)), 9_999) == []
+    assert isinstance(decide(held, seen(wave=Arm(devices=10, failed=10)), 9_999)[0], Recall)
+
+
+def test_e2_failures_over_both_limits_recall_with_the_reason():
+    evidence = seen(
+        wave=Arm(devices=10, committed=5, failed=2), failures=(FailureSeen(device="n", code="unhealthy", detail="500"),)
+    )
+    (decision,) = decide(OPEN, evidence, 9_999)
+    assert isinstance(decision, Recall)
+    assert "2 of 7" in decision.reason
+    assert "n: unhealthy (500)" in decision.reason
+
+
+def test_e2_failures_hold_where_the_policy_says_so():
+    hold = replace(OPEN, policy=replace(POLICY, on_failure="hold"))
+    assert isinstance(decide(hold, seen(wave=Arm(devices=10, failed=2)), 1_001)[0], Hold)
+
+
+def test_e2_failures_within_the_count_or_the_rate_are_tolerated():
+    assert decide(OPEN, seen(wave=Arm(devices=10, failed=1)), 1_001) == []
+    assert decide(OPEN, seen(wave=Arm(devices=100, committed=40, failed=4)), 1_001) == []
+
+
+def test_e3_silence_beyond_the_control_arm_holds_and_never_recalls():
+    evidence = seen(wave=Arm(devices=10, silent=5), control=Arm(devices=90, silent=9))
+    (decision,) = decide(OPEN, evidence, 9_999)
+    assert isinstance(decision, Hold)
+
+
+def test_e3_an_outage_that_hits_both_arms_holds_nothing():
+    evidence = seen(wave=Arm(devices=10, silent=5), control=Arm(devices=90, silent=45))
+    assert decide(OPEN, evidence, 9_999) == []
+
+
+def test_e4_silent_devices_do_not_pass_a_wave():
+    evidence = seen(wave=Arm(devices=2, silent=2), control=Arm(devices=2, silent=2))
+    assert decide(OPEN, evidence, 9_999) == []
+
+
+@pytest.mark.parametrize(("committed", "now_s", "opens"), [(8, 1_060, True), (7, 9_999, False), (10, 1_059, False)])
+def test_e5_a_wave_opens_after_soak_and_evidence(committed, now_s, opens):
+    decisions = decide(OPEN, seen(wave=Arm(devices=10, committed=committed)), now_s)
+    assert decisions == ([OpenWave(index=1)] if opens else [])
+
+
+def test_e5_one_commit_is_needed_even_at_a_success_rate_of_zero():
+    lax = replace(OPEN, policy=replace(POLICY, success_rate=0.0))
+    assert decide(lax, seen(wave=Arm(devices=5)), 9_999) == []
+
+
+def test_e5_a_wave_without_devices_passes_by_its_soak():
+    assert decide(OPEN, seen(), 1_059) == []
+    assert decide(OPEN, seen(), 1_060) == [OpenWave(index=1)]
+
+
+def test_e5_the_first_wave_needs_no_evidence():
+    assert decide(FRESH, NOTHING, 0) == [OpenWave(index=0)]
+
+
+def test_e6_advance_opens_one_wave_without_evidence():
+    asked = replace(OPEN, advance=True)
+    (decision,) = decide(asked, seen(wave=Arm(devices=10)), 1_001)
+    assert decision == OpenWave(index=1)
+    assert not apply(asked, decision, 1_001).advance
+
+
+def test_e6_advance_does_not_overrule_failures():
+    asked = replace(OPEN, advance=True)
+    assert isinstance(decide(asked, seen(wave=Arm(devices=10, failed=9)), 1_001)[0], Recall)
+
+
+def test_e6_advance_does_not_complete_an_unproven_last_wave():
+    last = replace(OPEN, wave=1, advance=True)
+    assert decide(last, seen(of_wave=1, wave=Arm(devices=10)), 9_999) == []
+
+
+def test_e7_the_last_wave_completes():
+    last = replace(OPEN, wave=1)
+    assert decide(last, seen(of_wave=1, wave=Arm(devices=10, committed=9)), 9_999) == [Complete()]
+
+
+def test_e8_evidence_of_another_wave_opens_nothing():
+    reopened = apply(OPEN, OpenWave(index=1), 2_000)
+    impatient = replace(reopened, policy=replace(POLICY, soak_s=0))
+    assert decide(impatient, PASSED, 2_000) == []
+
+
+def test_e8_applying_twice_is_applying_once():
+    once = apply(OPEN, OpenWave(index=1), 2_000)
+    assert apply(once, OpenWave(index=1), 3_000) == once
+
+
+def test_e9_resuming_excuses_what_was_seen_and_only_that():
+    evidence = seen(wave=Arm(devices=10, failed=2, silent=4))
+    held = replace(OPEN, state=RolloutState.HELD, reason="x")
+    resumed = resume(held, evidence)
+    assert resumed.state is RolloutState.ACTIVE
+    assert decide(resumed, evidence, 1_001) == []
+    worse = seen(wave=Arm(devices=10, failed=4, silent=4))
+    assert isinstance(decide(resumed, worse, 1_001)[0], Recall)
+
+
+def test_e9_resuming_what_is_not_held_changes_nothing():
+    assert resume(OPEN, PASSED) == OPEN
+
+
+def test_the_share_and_the_names_are_those_of_all_open_waves():
+    assert (share_of(FRESH), named_devices(FRESH)) == (0, ())
+    assert (share_of(OPEN), named_devices(OPEN)) == (500, ("node-1",))
+    assert named_devices(replace(OPEN, wave=1)) == ("node-1",)

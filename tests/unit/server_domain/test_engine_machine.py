@@ -1,0 +1,113 @@
+"""The engine against a small world of devices, under every order of events that Hypothesis finds."""
+
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from server.domain.engine import FINAL_STATES, apply, decide, resume
+from server.domain.rollout import Arm, Hold, Observations, OpenWave, Policy, Recall, Rollout, RolloutState, Wave
+
+WAVES = (2, 3, 7)
+"""How many devices each wave adds."""
+
+
+class EngineWorld(RuleBasedStateMachine):
+    """Twelve devices in three waves; the engine is asked after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.now_s = 1_000.0
+        policy = Policy(
+            waves=(Wave(share_bp=1_000), Wave(share_bp=4_000), Wave(share_bp=10_000)),
+            soak_s=30,
+            failure_limit=1,
+            failure_rate=0.0,
+            silence_s=60,
+            silence_limit=1,
+            on_failure="recall",
+            probation_s=5,
+        )
+        self.rollout = Rollout(id="d-1", group="g", package="p", version="2", counter=2, policy=policy)
+        self.said = ["waiting"] * sum(WAVES)
+        self.advanced_to = -1
+        self.sequence = 0
+
+    def wave_of(self, device):
+        bounds = [sum(WAVES[: n + 1]) for n in range(len(WAVES))]
+        return next(n for n, bound in enumerate(bounds) if device < bound)
+
+    def arm(self, devices):
+        words = [self.said[device] for device in devices]
+        counts = {word: words.count(word) for word in ("committed", "failed", "silent")}
+        return Arm(devices=len(words), **counts)
+
+    def observe(self):
+        everyone = range(sum(WAVES))
+        wave = self.rollout.wave
+        return Observations(
+            of_wave=wave,
+            wave=self.arm([d for d in everyone if self.wave_of(d) == wave]),
+            treated=self.arm([d for d in everyone if self.wave_of(d) <= wave]),
+            control=self.arm([d for d in everyone if self.wave_of(d) > wave]),
+        )
+
+    @rule()
+    def tick(self):
+        before, seen = self.rollout, self.observe()
+        decisions = decide(before, seen, self.now_s)
+        assert len(decisions) <= 1
+        for decision in decisions:
+            self.check(before, decision, seen)
+            self.rollout = apply(before, decision, self.now_s)
+            self.sequence += 1
+            assert apply(self.rollout, decision, self.now_s) == self.rollout
+            assert decide(self.rollout, seen, self.now_s) == [], "E8: deciding twice on one evidence"
+
+    def check(self, before, decision, seen):
+        if isinstance(decision, OpenWave):
+            assert decision.index == before.wave + 1, "E5: waves open in order"
+            assert seen.treated.failed - before.excused_failures <= 1, "E2: no wave opens over failures"
+            if before.wave >= 0 and not before.advance:
+                assert seen.wave.committed >= 1, "E4, E5: a commit was said"
+                assert self.now_s - before.wave_opened_s >= 30, "E5: soaked"
+        if isinstance(decision, Recall):
+            assert seen.treated.failed > before.excused_failures + 1, "E2, E3: only failures recall"
+        if isinstance(decision, Hold):
+            assert seen.treated.silent > 1, "E3: silence holds"
+
+    @rule(device=st.integers(0, sum(WAVES) - 1), word=st.sampled_from(["committed", "failed", "silent", "waiting"]))
+    def device_says(self, device, word):
+        if self.wave_of(device) <= self.rollout.wave or word in ("silent", "waiting"):
+            self.said[device] = word
+
+    @rule(seconds=st.sampled_from([1, 29, 31, 1_000]))
+    def time_passes(self, seconds):
+        self.now_s += seconds
+
+    @rule(verb=st.sampled_from(["hold", "resume", "advance", "recall"]))
+    def operator(self, verb):
+        if self.rollout.state in FINAL_STATES:
+            return
+        if verb == "resume":
+            self.rollout = resume(self.rollout, self.observe())
+        elif verb == "advance":
+            self.rollout = replace(self.rollout, advance=True)
+        else:
+            decision = Hold(reason="operator") if verb == "hold" else Recall(reason="operator")
+            self.rollout = apply(self.rollout, decision, self.now_s)
+
+    @invariant()
+    def final_is_final(self):
+        if self.rollout.state in FINAL_STATES:
+            assert decide(self.rollout, self.observe(), self.now_s + 1e6) == []
+
+    @invariant()
+    def complete_means_the_last_wave_was_open(self):
+        if self.rollout.state is RolloutState.COMPLETE:
+            assert self.rollout.wave == len(WAVES) - 1
+
+
+TestEngineWorld = EngineWorld.TestCase
+TestEngineWorld.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Fairlead on a fresh machine that has Python 3.11 or newer:
+#
+#   ./setup.sh                  install into .venv, then run the demo until Ctrl-C
+#   ./setup.sh demo --exit      install, run the demo's two acts, end
+#   ./setup.sh test [ARGS]      install, run the whole test suite (ARGS go to pytest)
+#   ./setup.sh install [--dev]  only install
+#
+# Needs no root. Everything that it writes lies in this folder's .venv and in a temporary folder.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+fail() {
+    printf 'setup.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 python3.14; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail "Python 3.11 or newer is needed and was not found. On Debian 12 or Ubuntu: sudo apt install python3 python3-venv"
+}
+
+# One lock for those who run Fairlead, one for those who work on it, which holds the first; both pinned and hashed.
+install() {
+    local kind=$1 lock python stamp made found
+    [ -w . ] || fail "no permission to write in $PWD. Copy Fairlead to a folder of your own."
+    python=$(find_python)
+    stamp=.venv/installed
+    made="$("$python" -c 'import sys; print(sys.version)' | tr '\n' ' ')$(cat requirements*.lock pyproject.toml | cksum)"
+    found=$(cat "$stamp" 2>/dev/null || true)
+    if [ -x .venv/bin/python ] && { [ "$found" = "dev $made" ] || [ "$found" = "$kind $made" ]; }; then
+        return
+    fi
+    lock=requirements.lock
+    [ "$kind" = run ] || lock=requirements-dev.lock
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "Python's venv module is missing. On Debian or Ubuntu: sudo apt install python3-venv"
+    printf 'Installing into .venv (once, about a minute) ...\n'
+    rm -f "$stamp"
+    "$python" -m venv --clear .venv >/dev/null || fail "could not make .venv: see the line above. Is the disk full?"
+    local log=.venv/install.log
+    if ! .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --only-binary=:all: \
+        -r "$lock" >"$log" 2>&1; then
+        grep -E '^(ERROR|WARNING: Retrying)' "$log" | tail -n 1 >&2 || true
+        fail "the packages could not be downloaded. Is this machine online, and is the package index reachable? The whole story: $log"
+    fi
+    .venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
+        >>"$log" 2>&1 || fail "Fairlead itself could not be installed. The whole story: $log"
+    printf '%s' "$kind $made" >"$stamp"
+}
+
+verb=${1:-demo}
+[ $# -eq 0 ] || shift
+case $verb in
+demo)
+    install run
+    exec .venv/bin/fairlead demo "$@"
+    ;;
+test)
+    install dev
+    exec .venv/bin/python -m pytest "$@"
+    ;;
+install)
+    if [ "${1:-}" = --dev ]; then install dev; else install run; fi
+    printf 'Ready: .venv/bin/fairlead, .venv/bin/fairlead-agent, .venv/bin/fairlead-firmware\n'
+    ;;
+-h | --help | help)
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
+    ;;
+*)
+    fail "unknown command '$verb': demo, test, install or help"
+    ;;
+esac

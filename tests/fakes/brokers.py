@@ -1,0 +1,157 @@
+"""Real brokers for tests: processes of their own on a port of the kernel's choosing, ended with the test."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+HOST = "127.0.0.1"
+_START_S = 20.0
+_AMQTT = """
+import asyncio, json, logging, sys
+from amqtt.broker import Broker
+
+async def main():
+    logging.basicConfig(level=logging.WARNING)
+    broker = Broker(json.load(open(sys.argv[1])))
+    await broker.start()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@dataclass
+class RunningBroker:
+    """A broker that a test may kill and start again on the same port."""
+
+    kind: str
+    host: str
+    port: int
+    log: Path
+    _argv: list[str]
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The address for `agent.toml` and the server's settings."""
+        return f"mqtt://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker."""
+        assert self._process is not None, "the broker is not running"
+        return self._process.pid
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End the broker with a signal (kill -9 unless told) and wait for its end."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=_START_S)
+            self._process = None
+
+    def restart(self) -> None:
+        """Start the broker, again or for the first time, on its port; returns once it takes connections."""
+        self.kill()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + _START_S
+        while not _listens(self.host, self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise BrokerDidNotStartError(self.log.read_text(errors="replace")[-2_000:])
+            time.sleep(0.02)
+
+
+class BrokerDidNotStartError(Exception):
+    """The end of the broker's log."""
+
+
+@contextmanager
+def mosquitto(directory: Path, *, config: str = "allow_anonymous true") -> Iterator[RunningBroker]:
+    """A mosquitto; `config` is put below its listener line. It keeps sessions and retained messages over a kill."""
+    binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    if not Path(binary).exists():
+        pytest.fail("mosquitto is not installed: apt-get install mosquitto")
+    home = _directory(directory, "mosquitto")
+    store = home / "store"
+    store.mkdir(exist_ok=True)
+
+    def argv(port: int) -> list[str]:
+        path = home / "mosquitto.conf"
+        path.write_text(
+            f"user root\npersistence true\npersistence_location {store}/\nautosave_on_changes true\n"
+            f"autosave_interval 1\nlog_dest stderr\nlog_type all\nlistener {port} {HOST}\n{config}\n"
+        )
+        return [binary, "-c", str(path)]
+
+    yield from _running("mosquitto", home, argv)
+
+
+@contextmanager
+def amqtt(directory: Path) -> Iterator[RunningBroker]:
+    """The embedded broker's library with everything allowed: MQTT 3.1.1 only, and it forgets all when it ends."""
+    home = _directory(directory, "amqtt")
+
+    def argv(port: int) -> list[str]:
+        plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+        listeners = {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}}
+        path = home / "amqtt.json"
+        path.write_text(json.dumps({"listeners": listeners, "plugins": plugins}))
+        return [sys.executable, "-c", _AMQTT, str(path)]
+
+    yield from _running("amqtt", home, argv)
+
+
+BROKERS = {"mosquitto": mosquitto, "amqtt": amqtt}
+"""Both by name, for tests that run on each."""
+
+
+def _running(kind: str, home: Path, argv: Callable[[int], list[str]]) -> Iterator[RunningBroker]:
+    """Start on a free port; another process may take the port in between, so try more than one."""
+    for left in (2, 1, 0):
+        port = free_port()
+        broker = RunningBroker(kind, HOST, port, home / "log", argv(port))
+        try:
+            broker.restart()
+        except BrokerDidNotStartError:
+            if left:
+                continue
+            raise
+        break
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _directory(parent: Path, name: str) -> Path:
+    number = 0
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    home = parent / f"{name}-{number}"
+    home.mkdir(parents=True)
+    return home
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((host, port)) == 0

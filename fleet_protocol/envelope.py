@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer._key import Key
 from securesystemslib.signer._signature import Signature
@@ -34,11 +36,15 @@ class KeySet:
     keys: Mapping[str, Key]
 
     def __post_init__(self) -> None:
-        values = {_value(key) for key in self.keys.values()}
+        values = self.values()
         if len(values) != len(self.keys):
             raise ProtocolError("threshold", "the role lists one public key under two key ids")
         if type(self.threshold) is not int or not 1 <= self.threshold <= len(values):
             raise ProtocolError("root", f"threshold {shown(self.threshold)} of {len(values)} keys")
+
+    def values(self) -> set[bytes]:
+        """The distinct public keys, each in its one canonical encoding, whatever spelling the role uses."""
+        return {_value(key) for key in self.keys.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +103,9 @@ def verify(envelope: Envelope, payload_type: str, role: KeySet) -> bytes:
     return envelope.payload
 
 
-def _votes(envelope: Envelope, keys: Mapping[str, Key]) -> set[str]:
+def _votes(envelope: Envelope, keys: Mapping[str, Key]) -> set[bytes]:
     data = pae(envelope.payload_type, envelope.payload)
-    votes: set[str] = set()
+    votes: set[bytes] = set()
     for keyid, sig in envelope.signatures:
         key = keys.get(keyid)
         if key is None:
@@ -112,8 +118,14 @@ def _votes(envelope: Envelope, keys: Mapping[str, Key]) -> set[str]:
     return votes
 
 
-def _value(key: Key) -> str:
-    return str(key.keyval["public"])
+def _value(key: Key) -> bytes:
+    """The key itself: hexadecimal digits may be of either case and PEM may be wrapped anywhere."""
+    try:
+        public = key._crypto_key()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to the key itself
+        encoded: bytes = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (AttributeError, KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
+        raise ProtocolError("root", f"malformed key: {shown(str(error))}") from None
+    return encoded
 
 
 def _signature(row: Any) -> tuple[str, bytes]:

@@ -97,7 +97,11 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetInfo:
-    """A target's `custom` member: everything about an artifact that the offline keys vouch for."""
+    """A target's `custom` member: everything about an artifact that the offline keys vouch for.
+
+    `unpacked_size` is the bytes of all regular files; `unpacked_files` counts files and directories
+    (`fleet_protocol.archive`). A `raw` artifact is one file: its own size, and 1.
+    """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
 

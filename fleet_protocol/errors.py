@@ -112,6 +112,7 @@ CODES: Final[Mapping[str, Code]] = {
             "conflict": "the request contradicts what already is",
             "wrong-state": "the job's state does not allow that verb",
             "catalogue": "the uploaded catalogue does not verify",
+            "database": "the database holds what this version cannot read",
             "keys": "a key is missing, unreadable or protected by another passphrase",
             "offline": "the device did not answer in time",
             "too-large": "the upload is larger than the server takes",

@@ -1,10 +1,11 @@
 """What the use cases need of the outside world. Each port has one contract suite for all its adapters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from fleet_protocol.messages import Outcome
 from fleet_protocol.topics import Address
 from server.domain.fleet import AttemptSeen, AuditEntry, Device, Group
 from server.domain.job import Job
@@ -31,33 +32,56 @@ class Incoming:
     ack: Callable[[], None]
 
 
-class Work(Protocol):
-    """One transaction. Everything put is visible to later reads of the same transaction."""
+class Member(NamedTuple):
+    """One device of a group, as a census needs it."""
+
+    device: str
+    device_class: str
+
+
+class Vote(NamedTuple):
+    """How one device's newest attempt at a deployment stands; `outcome` is None while it goes on."""
+
+    device: str
+    version: str
+    outcome: Outcome | None
+    at_s: float
+
+
+class Reads(Protocol):
+    """One consistent view. Lists are ordered by id (name, topic); attempts and readings by device and kind.
+
+    A row that can not be read raises PolicyError `database` and names the row; a database that can not be
+    reached or is locked for too long raises TransportError `unreachable`: try again later.
+    """
 
     def device(self, device_id: str) -> Device | None: ...
     def devices(self, group: str | None = None) -> list[Device]: ...
-    def put_device(self, device: Device) -> None: ...
-    def touch_devices(self, seen: Sequence[tuple[str, float]]) -> None:
-        """Raise `seen_s` of many devices at once; unknown ids are ignored."""
+    def devices_by_id(self, ids: Collection[str]) -> dict[str, Device]:
+        """Those of `ids` that are enrolled."""
+
+    def enrolled(self, ids: Collection[str]) -> set[str]:
+        """Those of `ids` that are enrolled, without reading what is known of them."""
+
+    def roster_stamp(self, group: str) -> tuple[int, int]:
+        """Changes whenever a device joins or leaves the group; equal stamps mean equal rosters."""
+
+    def roster(self, group: str) -> list[Member]: ...
+    def unheard(self, group: str, before_s: float) -> list[str]:
+        """Ids of the group's devices that were not seen at `before_s` or later."""
 
     def group(self, name: str) -> Group | None: ...
     def groups(self) -> list[Group]: ...
-    def put_group(self, group: Group) -> None: ...
 
     def job(self, job_id: str) -> Job | None: ...
     def jobs(self, group: str | None = None) -> list[Job]: ...
-    def put_job(self, job: Job) -> None: ...
     def rollout(self, rollout_id: str) -> Rollout | None: ...
     def rollouts(self, group: str | None = None, state: RolloutState | None = None) -> list[Rollout]: ...
-    def put_rollout(self, rollout: Rollout) -> None: ...
 
     def attempt(self, deployment: str, device: str) -> AttemptSeen | None: ...
     def attempts(self, deployment: str) -> list[AttemptSeen]: ...
-    def put_attempts(self, attempts: Sequence[AttemptSeen]) -> None:
-        """Insert or replace by (deployment, device)."""
-
-    def put_readings(self, readings: Sequence[Reading]) -> None:
-        """Keep the newest of each (device, kind)."""
+    def votes(self, deployment: str) -> list[Vote]:
+        """One for each device that has reported about the deployment."""
 
     def readings(self, device: str) -> list[Reading]: ...
 
@@ -65,21 +89,57 @@ class Work(Protocol):
     def documents(self) -> list[tuple[str, bytes]]:
         """Every retained document that the broker ought to hold, by topic."""
 
+    def audit_entries(self, most: int) -> list[AuditEntry]:
+        """The newest first."""
+
+
+class Work(Reads, Protocol):
+    """One transaction. Everything put is visible to later reads of the same transaction."""
+
+    def put_device(self, device: Device) -> None: ...
+    def put_devices(self, devices: Sequence[Device]) -> None:
+        """Insert or replace by id; no id twice."""
+
+    def touch_devices(self, seen: Sequence[tuple[str, float]]) -> None:
+        """Raise `seen_s` of many devices at once; unknown ids are ignored, and no `seen_s` ever falls."""
+
+    def put_group(self, group: Group) -> None: ...
+
+    def put_job(self, job: Job) -> None: ...
+    def put_rollout(self, rollout: Rollout) -> None: ...
+
+    def put_attempts(self, attempts: Sequence[AttemptSeen]) -> None:
+        """Insert or replace by (deployment, device). A device that is not enrolled: PolicyError `unknown-node`."""
+
+    def put_readings(self, readings: Sequence[Reading]) -> None:
+        """Keep the newest of each (device, kind); of equal times the last. Unenrolled: PolicyError `unknown-node`."""
+
     def put_document(self, topic: str, payload: bytes | None) -> None:
         """Remember what a retained topic must hold; None means that it must be empty."""
 
     def audit(self, entry: AuditEntry) -> None: ...
-    def audit_entries(self, most: int) -> list[AuditEntry]:
-        """The newest first."""
 
 
 class Store(Protocol):
     """The server's memory."""
 
     def begin(self) -> AbstractContextManager[Work]:
-        """A transaction that commits when the block ends and leaves nothing behind when it raises."""
+        """A transaction that commits when the block ends and leaves nothing behind when it raises.
+
+        Transactions of all threads and processes happen one after another; the commit survives a power cut.
+        """
+
+    def read(self) -> AbstractContextManager[Reads]:
+        """What was committed last, unchanged for as long as the block lasts; never waits for a writer."""
 
     def close(self) -> None: ...
+
+
+class Intake(Protocol):
+    """Where the link puts what devices sent."""
+
+    def offer(self, message: Incoming) -> bool:
+        """Take the message, or return False at once where there is no room: try again after some `ack`."""
 
 
 class Link(Protocol):

@@ -1,12 +1,14 @@
 """What the machine may ask of its shell. Each is idempotent: it may be asked for twice after a crash.
 
-Worker effects (all but Report, Reply and Cancel) concern the record's attempt; one runs at a time, and its
-end comes back as an event that names the deployment.
+Fetch, Stage, Activate, Check and Revert concern the record's attempt; one is under way at a time, and its end comes
+back as an event that names the deployment. Commit and Discard come after an attempt and say themselves what they are
+about; they run before any worker effect that follows them in the list, and a Cancel may end them too.
 """
 
 from dataclasses import dataclass
 
-from device_agent.core.record import PendingReport
+from device_agent.core.plan import PlannedRelease
+from device_agent.core.record import PendingReport, SlotName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """Drop what only a rollback of this attempt would have needed, and the cached downloads. No event."""
+    """Drop what only a rollback of this attempt would have needed, and the cached downloads; ends in Tidied."""
+
+    package: str
+    slot: SlotName
+    """The slot that was committed."""
+    release: PlannedRelease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +48,16 @@ class Revert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discard:
-    """Empty the spare slot and the cache of what is not wanted any more. No event."""
+    """Empty a slot and the cache of what is not wanted any more; ends in Tidied."""
+
+    package: str
+    slot: SlotName | None
+    """The slot to empty, never the active one; None where the spare slot holds what must be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """End the running worker effect of the attempt, if there is one; its event is dropped."""
+    """End the running worker effect, if there is one; its event is dropped. Comes first in the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,6 +127,14 @@ class ReportQueued:
     counter: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tidied:
+    """A Commit or Discard of this package has ended well. Without it the tidying is asked for again at the next start."""
+
+    at: Moment
+    package: str
+
+
 Event = (
     Started
     | Ticked
@@ -141,4 +149,5 @@ Event = (
     | Failed
     | Commanded
     | ReportQueued
+    | Tidied
 )

@@ -4,7 +4,8 @@ Everything here has passed the acceptance order up to and including class and fl
 the machine is membership, window and history.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fleet_protocol.catalogue import Install, Kind
 from fleet_protocol.manifest import DeploymentState, Window
@@ -63,3 +64,5 @@ class Plan:
     root: int
     expires_s: float
     deployments: tuple[PlannedDeployment, ...]
+    floors: Mapping[str, int] = field(default_factory=dict)
+    """The catalogue's `x-floor`, by package: no slot below it is switched to, recall or not."""

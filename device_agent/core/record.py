@@ -25,7 +25,10 @@ class SlotContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageSlots:
-    """The two slots of one package. `active` is None before the first install."""
+    """The two slots of one package. `active` is the committed slot, None before the first commit.
+
+    During probation the attempt's slot runs, and `active` still names the one to return to.
+    """
 
     active: SlotName | None = None
     a: SlotContent | None = None
@@ -63,6 +66,8 @@ class Attempt:
     """Why the attempt is being rolled back, once it is."""
     command: str | None = None
     """The operator's command that caused it."""
+    reverts: int = 0
+    """How often going back has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,10 @@ class Failure:
     number: int
     code: str
     detail: str
+    tries: int = 1
+    """Attempts since the last time it was told to try."""
+    retry_s: float | None = None
+    """Monotonic moment from which it may be tried again by itself; None means not until told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,8 @@ class PendingReport:
 class Record:
     """The agent's memory. Times in it are monotonic seconds of this boot and are renewed on resume."""
 
+    device: str = ""
+    """This device's id: what its bucket is computed from."""
     stage: Stage = "idle"
     plan: Plan | None = None
     obeyed: int = 0
@@ -102,6 +113,8 @@ class Record:
     wake_s: float | None = None
     """When the machine wants a Tick (monotonic): end of probation, of a backoff, next check."""
     probation_until_s: float | None = None
+    check_s: float | None = None
+    """When the next check of the probation is due; None while one runs."""
     unhealthy: int = 0
     """Failed checks in a row during probation."""
     healthy: int = 0
@@ -111,5 +124,11 @@ class Record:
     attacks: Mapping[str, int] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     """Ids of the newest commands carried out, so that none is carried out twice."""
+    rollbacks: Mapping[str, str] = field(default_factory=dict)
+    """Packages that an operator wants rolled back and that wait their turn, with the command's id."""
+    adopted: tuple[str, ...] = ()
+    """Deployments of the plan that were reported committed because their release was installed already."""
+    untidy: tuple[str, ...] = ()
+    """Packages whose Commit or Discard is not known to have ended."""
     why: str = "no manifest yet"
     """Why the device is not updating, or what it is doing."""

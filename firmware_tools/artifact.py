@@ -1,0 +1,192 @@
+"""An artifact's own numbers, measured from its bytes and never taken from what is said of it."""
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import zstandard
+
+from fleet_protocol.archive import WINDOW_SIZE, MemberNames
+from fleet_protocol.catalogue import Format
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.ids import shown
+
+CHUNK: Final = 1024 * 1024
+_BLOCK: Final = tarfile.BLOCKSIZE
+_ZEROS: Final = bytes(_BLOCK)
+_RLE: Final = 1
+_PAX_KEYS: Final = {"path", "size"}
+_PAX_RECORD: Final = re.compile(rb"([1-9][0-9]{0,5}) ")
+_PAX_MOST: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Sizes in bytes; `unpacked_files` as `fleet_protocol.archive` counts them."""
+
+    length: int
+    sha256: str
+    unpacked_size: int
+    unpacked_files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member of an archive."""
+
+    name: str
+    directory: bool
+    executable: bool
+    size: int
+
+
+def measure(path: Path, kind: Format) -> Measured:
+    """Read the whole artifact and check it as a device would.
+
+    Raises ProtocolError `archive` or `format`. Memory stays bounded whatever the file holds; a bomb costs time
+    only, so give it what you packed.
+    """
+    digest, length = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            length += len(chunk)
+    if kind == "raw":
+        return Measured(length=length, sha256=digest.hexdigest(), unpacked_size=length, unpacked_files=1)
+    size = files = 0
+    for member in members(path):
+        size += member.size
+        files += 1
+    return Measured(length=length, sha256=digest.hexdigest(), unpacked_size=size, unpacked_files=files)
+
+
+def members(path: Path) -> Iterator[Member]:
+    """Every member of a `tar.zst` artifact in order, checked by the rules of `fleet_protocol.archive`.
+
+    Raises ProtocolError `format` or `archive`, at the latest after the last member.
+    """
+    with path.open("rb") as file:
+        _check_one_frame(file, path.stat().st_size)
+        file.seek(0)
+        decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW_SIZE)
+        try:
+            with decoder.stream_reader(file, closefd=False) as plain:
+                yield from _walk(plain)
+        except zstandard.ZstdError as error:
+            raise ProtocolError("format", f"damaged zstd data: {error}") from None
+
+
+def _check_one_frame(file: IO[bytes], size: int) -> None:
+    """Rule 1, from the headers of the frame and its blocks (RFC 8878, section 3.1.1) alone."""
+    head = file.read(18)
+    try:
+        frame = zstandard.get_frame_parameters(head)
+        position = zstandard.frame_header_size(head)
+    except zstandard.ZstdError:
+        raise ProtocolError("format", "the artifact is not a zstd frame") from None
+    if frame.window_size > WINDOW_SIZE:
+        raise ProtocolError("format", f"the zstd window is {frame.window_size} bytes, at most {WINDOW_SIZE} may be")
+    last = False
+    while not last:
+        file.seek(position)
+        block = int.from_bytes(_exactly(file, 3), "little")
+        last, kind, length = bool(block & 1), block >> 1 & 3, block >> 3
+        position += 3 + (1 if kind == _RLE else length)
+    end = position + (4 if frame.has_checksum else 0)
+    if end != size:
+        raise ProtocolError("format", f"the zstd frame ends at byte {end}, the file at byte {size}")
+
+
+def _walk(plain: IO[bytes]) -> Iterator[Member]:
+    names = MemberNames()
+    while (header := _exactly(plain, _BLOCK)) != _ZEROS:
+        info = _header(header)
+        long_name: dict[str, str] = {}
+        if info.type == tarfile.XHDTYPE:
+            long_name = _pax(_exactly(plain, _padded(_small(info.size)))[: info.size])
+            info = _header(_exactly(plain, _BLOCK))
+        member = _member(info, long_name)
+        names.add(member.name, directory=member.directory)
+        yield member
+        _skip(plain, _padded(member.size))
+    _check_end(plain)
+
+
+def _header(block: bytes) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+    except (tarfile.HeaderError, UnicodeDecodeError):
+        raise ProtocolError("archive", "damaged tar header") from None
+
+
+def _member(info: tarfile.TarInfo, pax: dict[str, str]) -> Member:
+    if info.type not in (tarfile.REGTYPE, tarfile.DIRTYPE):
+        raise ProtocolError("archive", f"{shown(info.name)} is neither a regular file nor a directory")
+    size = int(pax["size"]) if "size" in pax else info.size
+    directory = info.type == tarfile.DIRTYPE
+    if size < 0 or (directory and size):
+        raise ProtocolError("archive", f"{shown(info.name)} has an impossible size")
+    name = pax.get("path", info.name)
+    name = name.removesuffix("/") if directory else name
+    return Member(name=name, directory=directory, executable=bool(info.mode & 0o100), size=size)
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """The records of a pax header, each `length key=value\\n`; keys that we never write are refused."""
+    found: dict[str, str] = {}
+    while data:
+        match = _PAX_RECORD.match(data)
+        length = int(match[1]) if match else 0
+        record, data = data[:length], data[length:]
+        key, _, value = record.partition(b" ")[2].removesuffix(b"\n").partition(b"=")
+        name = key.decode("ascii", "replace")
+        if not record.endswith(b"\n") or name not in _PAX_KEYS or name in found:
+            raise ProtocolError("archive", "a pax header says more than a long name or size")
+        found[name] = _text(value)
+    if not found.get("size", "0").isascii() or not found.get("size", "0").isdigit():
+        raise ProtocolError("archive", "a pax size is not a number")
+    return found
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ProtocolError("archive", "a name is not UTF-8") from None
+
+
+def _check_end(plain: IO[bytes]) -> None:
+    if _exactly(plain, _BLOCK) != _ZEROS:
+        raise ProtocolError("archive", "the archive does not end with two zero blocks")
+    while rest := plain.read(CHUNK):
+        if rest.strip(b"\0"):
+            raise ProtocolError("archive", "there is data after the end of the archive")
+
+
+def _exactly(file: IO[bytes], count: int) -> bytes:
+    parts = b""
+    while len(parts) < count:
+        part = file.read(count - len(parts))
+        if not part:
+            raise ProtocolError("format", "the artifact ends too early")
+        parts += part
+    return parts
+
+
+def _skip(file: IO[bytes], count: int) -> None:
+    while count:
+        count -= len(_exactly(file, min(count, CHUNK)))
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _small(size: int) -> int:
+    if not 0 < size <= _PAX_MOST:
+        raise ProtocolError("archive", "a pax header is too large")
+    return size

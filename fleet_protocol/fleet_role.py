@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fleet_protocol.envelope import KeySet, key_set
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.ids import check_id
+from fleet_protocol.ids import is_id, shown
 
 _MEMBERS: Final = {"fleet", "roles"}
 
@@ -26,13 +26,15 @@ def parse_fleet_role(value: object) -> FleetRole:
     """
     if not isinstance(value, dict) or set(value) != _MEMBERS:
         raise ProtocolError("root", "root has no x-fleet of fleet and roles")
-    roles = value["roles"]
+    fleet, roles = value["fleet"], value["roles"]
+    if not is_id(fleet):
+        raise ProtocolError("root", f"fleet {shown(fleet)} is not an id")
     if not isinstance(roles, dict) or set(roles) != {"deployment"}:
         raise ProtocolError("root", "x-fleet lists other roles than deployment")
     role = roles["deployment"]
     if not isinstance(role, dict) or set(role) != {"threshold", "keys"} or not isinstance(role["keys"], Mapping):
         raise ProtocolError("root", "the deployment role is not threshold and keys")
-    return FleetRole(check_id(str(value["fleet"]), "fleet"), key_set(role["threshold"], role["keys"]))
+    return FleetRole(fleet, key_set(role["threshold"], role["keys"]))
 
 
 def format_fleet_role(fleet: str, threshold: int, keys: Mapping[str, Any]) -> dict[str, Any]:

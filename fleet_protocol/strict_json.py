@@ -9,15 +9,17 @@ from fleet_protocol import limits
 from fleet_protocol.errors import ProtocolError
 
 _BOM: Final = b"\xef\xbb\xbf"
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_BRACKETS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""A string, closed or cut off by the end, or a bracket. Possessive, and never begun twice in one string, so that
+a hostile document costs time and memory in proportion to its size."""
 
 
-def loads(data: bytes, *, max_size: int) -> Any:
+def loads(data: bytes, *, max_size: int, max_string: int = limits.JSON_STRING) -> Any:
     """Return the value, or raise ProtocolError `size` or `parse`.
 
     The size is checked before anything is read. Refused are a byte order mark, bytes that
     are not UTF-8, duplicate keys, NaN and infinities, lone surrogates, integers beyond 2^53-1,
-    numbers that overflow, strings over 64 KiB and nesting deeper than 16.
+    numbers that overflow, strings over `max_string` characters and nesting deeper than 16.
     """
     if len(data) > max_size:
         raise ProtocolError("size", f"{len(data)} bytes, at most {max_size} are allowed")
@@ -34,7 +36,7 @@ def loads(data: bytes, *, max_size: int) -> Any:
         )
     except (ValueError, RecursionError) as error:
         raise ProtocolError("parse", str(error)[:200]) from None
-    _check_strings(value)
+    _check_strings(value, max_string)
     return value
 
 
@@ -80,20 +82,20 @@ def _check_depth(data: bytes) -> None:
             depth -= 1
 
 
-def _check_strings(value: Any) -> None:
+def _check_strings(value: Any, most: int) -> None:
     if isinstance(value, str):
-        _check_string(value)
+        _check_string(value, most)
     elif isinstance(value, list):
         for item in value:
-            _check_strings(item)
+            _check_strings(item, most)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_string(key)
-            _check_strings(item)
+            _check_string(key, most)
+            _check_strings(item, most)
 
 
-def _check_string(text: str) -> None:
-    if len(text) > limits.JSON_STRING:
+def _check_string(text: str, most: int) -> None:
+    if len(text) > most:
         raise ProtocolError("parse", "string too long")
     try:
         text.encode("utf-8")

@@ -33,6 +33,22 @@ class Outbox(Protocol):
         """The broker has it; unknown counters are ignored."""
 
 
+class LinkListener(Protocol):
+    """Who is told what happens on the link. Called in the link's own thread: it must only take note."""
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """A message of a subscription, of any size up to the largest that any topic allows."""
+
+    def oversized(self, topic: str, size: int) -> None:
+        """A message beyond every bound was dropped unread."""
+
+    def connected(self) -> None:
+        """The broker took the connection, `online` is published and the subscriptions are made again."""
+
+    def lost(self, why: str) -> None:
+        """The connection is gone; the link tries again by itself."""
+
+
 class Link(Protocol):
     """The MQTT connection of the resident."""
 
@@ -47,6 +63,9 @@ class Link(Protocol):
 
     def subscribe(self, filters: tuple[str, ...]) -> None:
         """Keep these subscriptions over reconnects, beside those already made."""
+
+    def unsubscribe(self, filters: tuple[str, ...]) -> None:
+        """Drop these subscriptions; unknown ones are ignored."""
 
     @property
     def connected(self) -> bool: ...

@@ -1,0 +1,90 @@
+"""The resident's log: one line per event to standard error, and never a flood.
+
+A line is `time LEVEL code: text`. A code may stand on a few lines in each minute; what comes beyond is counted, and the
+count is written once the minute is over. No logging library: one costs more memory than the rest of the loop.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TextIO
+
+from fleet_protocol.ids import shown
+
+BURST: Final = 5
+WINDOW_S: Final = 60.0
+_LINE: Final = 400
+
+
+@dataclass(slots=True)
+class _Window:
+    began_s: float
+    lines: int = 0
+    dropped: int = 0
+
+
+class Log:
+    """Safe to use from any thread. Texts of peers must be passed through `fleet_protocol.ids.shown` or be ASCII."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        mono_s: Callable[[], float] = time.monotonic,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._mono_s, self._wall_s = mono_s, wall_s
+        self._windows: dict[str, _Window] = {}
+        self._lock = threading.Lock()
+
+    def info(self, code: str, text: str) -> None:
+        """Something that happens in the course of things."""
+        self._write("INFO", code, text)
+
+    def warning(self, code: str, text: str) -> None:
+        """Something that the owner may want to look at."""
+        self._write("WARNING", code, text)
+
+    def error(self, code: str, text: str) -> None:
+        """Something that keeps this device from updating."""
+        self._write("ERROR", code, text)
+
+    def flush(self) -> None:
+        """Write the counts of bursts that are over; called now and then by whoever is awake anyway."""
+        with self._lock:
+            for code, window in list(self._windows.items()):
+                if self._mono_s() - window.began_s >= WINDOW_S:
+                    self._close(code, window)
+
+    def _write(self, level: str, code: str, text: str) -> None:
+        with self._lock:
+            window = self._windows.get(code)
+            if window is not None and self._mono_s() - window.began_s >= WINDOW_S:
+                self._close(code, window)
+                window = None
+            if window is None:
+                window = self._windows[code] = _Window(self._mono_s())
+            if window.lines >= BURST:
+                window.dropped += 1
+                return
+            window.lines += 1
+            self._line(level, code, text)
+
+    def _close(self, code: str, window: _Window) -> None:
+        del self._windows[code]
+        if window.dropped:
+            self._line("WARNING", code, f"{window.dropped} more in a minute")
+
+    def _line(self, level: str, code: str, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._wall_s()))
+        one_line = text if text.isprintable() else shown(text)
+        if len(one_line) > _LINE:
+            one_line = one_line[: _LINE - 3] + "..."
+        try:
+            self._stream.write(f"{stamp} {level} {code}: {one_line}\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # nobody reads any more; the agent's work does not depend on its log

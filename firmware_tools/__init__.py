@@ -4,7 +4,7 @@ The command `fairlead-firmware` and the server call the same functions. `now_s` 
 
     ceremony.init(directory, *, fleet, now_s, threshold=2, keys=3, passphrase=None, public=None, expiry=None) -> Fleet
         keys, first root and empty catalogue, signed; offline keys at fleet.offline / "targets-1.pem" and so on
-    ceremony.rotate(fleet, change, *, now_s, passphrase=None) -> None         draft of the next root
+    rotation.rotate(fleet, KeyChange(...), *, now_s, passphrase=None) -> (Path, ...)    draft of the next root
     packing.pack(source, out, ReleaseSpec(...), *, level=19) -> Description    artifact, its description beside it
     catalogue.add(fleet, artifact, *, now_s) -> Description                    into the draft of the catalogue
     catalogue.remove(fleet, package, version, *, now_s), catalogue.set_floor(fleet, package, counter, *, now_s)

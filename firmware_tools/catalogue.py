@@ -40,6 +40,7 @@ def add(fleet: Fleet, artifact: Path, *, now_s: float, expiry: Expiry | None = N
     """
     found = description.read(artifact)
     check_measured(found, artifact)
+    _check_classes(fleet, found)
     document = _open(fleet, now_s, expiry or Expiry())
     targets = document.signed
     known = targets.targets.get(found.path)
@@ -166,6 +167,16 @@ def _signed(fleet: Fleet) -> Targets | None:
 def _custom(info: TargetInfo) -> object:
     """The description as plain JSON, exactly as it will be read back."""
     return strict_json.loads(strict_json.dumps(asdict(info)), max_size=limits.TARGETS_SIZE)
+
+
+def _check_classes(fleet: Fleet, found: Description) -> None:
+    known = fleet.classes()
+    unknown = sorted(set(found.custom.classes) - known) if known else []
+    if unknown:
+        place = fleet.directory / "classes"
+        raise PolicyError(
+            "bad-request", f"class {unknown[0]} is not one of this fleet's; if it is meant, add it to {place}"
+        )
 
 
 def _keep(artifact: Path, place: Path, found: Description) -> None:

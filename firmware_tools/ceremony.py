@@ -14,6 +14,7 @@ from securesystemslib.signer._key import Key
 from tuf.api.metadata import Metadata, Role, Root, Targets
 
 from firmware_tools import draft, keys
+from firmware_tools.files import write_atomically
 from firmware_tools.fleet import Fleet
 from firmware_tools.metadata import expires_at
 from firmware_tools.root_chain import ROLES, TUF_ROLES, read_root
@@ -74,15 +75,19 @@ def init(
     passphrase: str | None = None,
     public: Mapping[str, Sequence[Key]] | None = None,
     expiry: Expiry | None = None,
+    classes: Iterable[str] = (),
 ) -> Fleet:
     """Make a fleet's keys, its first root and an empty catalogue, in a directory that holds none yet.
 
     Offline keys are encrypted where a passphrase is given; the server's online keys never are, for it starts
     alone. Root and catalogue are signed with the keys made here; where those are fewer than the threshold, the
-    drafts wait for the holders of the `public` keys. Raises PolicyError `bad-request`, `conflict` or `keys`.
+    drafts wait for the holders of the `public` keys. `classes` are the device classes that releases may name; none
+    means any. Raises PolicyError `bad-request`, `conflict` or `keys`.
     """
-    if not is_id(fleet):
-        raise PolicyError("bad-request", f"fleet {shown(fleet)} is not of the form [a-z0-9][a-z0-9_-]{{0,63}}")
+    known = sorted(set(classes))
+    for name in (fleet, *known):
+        if not is_id(name):
+            raise PolicyError("bad-request", f"{shown(name)} is not of the form [a-z0-9][a-z0-9_-]{{0,63}}")
     plan = KeyPlan(threshold=threshold, keys=keys, public=public or {})
     place = Fleet(directory)
     _check_unused(place)
@@ -93,6 +98,8 @@ def init(
     _sign_here(place, "root", made["root"])
     targets = Targets(expires=expires_at(now_s, expiry.targets_days), unrecognized_fields={FLOOR_MEMBER: {}})
     draft.store(place, Metadata(targets))
+    if known:
+        write_atomically(directory / "classes", ("\n".join(known) + "\n").encode())
     if place.roots():
         _sign_here(place, "targets", made["targets"])
     return place

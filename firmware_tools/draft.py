@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
-from securesystemslib.signer._crypto_signer import CryptoSigner
+from securesystemslib.signer._signer import Signer
 from tuf.api.metadata import Metadata, Root, Targets
 
 from firmware_tools.files import sync_directory, write_atomically
@@ -81,7 +81,7 @@ class Draft:
                 detail = f"{self.path} was altered after {name_of(keys[0])} signed it: refused; make it anew"
                 raise PolicyError("catalogue", detail) from None
 
-    def sign(self, signer: CryptoSigner) -> None:
+    def sign(self, signer: Signer) -> None:
         """Add one signature in memory."""
         self.metadata.sign(signer, append=True)
 

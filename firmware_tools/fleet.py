@@ -75,9 +75,19 @@ class Fleet:
         return roots[-1]
 
     def targets(self) -> Metadata[Targets] | None:
-        """The newest signed catalogue by its number, or None; its signatures are checked by `verify`."""
+        """The newest signed catalogue, or None before the first.
+
+        It verifies under the newest root, or, until the holders of rotated keys have signed it anew, under an
+        older root of the chain. Raises PolicyError `catalogue` where it verifies under none.
+        """
         data = self.targets_bytes()
-        return None if data is None else read_targets(data)
+        if data is None:
+            return None
+        metadata = read_targets(data)
+        if not any(root.accepts_targets(metadata) for root in reversed(self.roots())):
+            detail = f"the signed catalogue in {self.metadata} does not verify: it was altered; restore it from a copy"
+            raise PolicyError("catalogue", detail)
+        return metadata
 
     def targets_bytes(self) -> bytes | None:
         """The bytes of the newest signed catalogue, or None before the first."""
@@ -87,6 +97,11 @@ class Fleet:
     def artifact(self, sha256: str) -> Path:
         """Where the artifact with this digest is, or would be."""
         return self.artifacts / sha256
+
+    def classes(self) -> frozenset[str]:
+        """The device classes that the engineer named for this fleet; empty means that any will do."""
+        path = self.directory / "classes"
+        return frozenset(path.read_text("utf-8").split()) if path.is_file() else frozenset()
 
     def publish(self, name: str, version: int, data: bytes) -> Path:
         """Put fully signed metadata in its place, `<version>.<name>.json`; another one there is a conflict."""

@@ -25,6 +25,7 @@ from firmware_tools.files import make_private_directory, write_new_private
 from fleet_protocol import strict_json
 from fleet_protocol.envelope import key_set
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.ids import is_id
 
 _KEY_FILE_MOST: Final = 16_384
 NAME_MEMBER: Final = "x-fairlead-name"
@@ -94,8 +95,8 @@ def named(key: Key, name: str) -> Key:
 
 def name_of(key: Key) -> str:
     """The key's name for people, or the head of its id where it has none."""
-    name = key.unrecognized_fields.get(NAME_MEMBER)
-    return name if isinstance(name, str) else key.keyid[:12]
+    name: str = key.unrecognized_fields.get(NAME_MEMBER, "")
+    return name if is_id(name) else key.keyid[:12]
 
 
 def public_document(key: Key) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, Targets
 
 from firmware_tools.metadata import read
 from fleet_protocol import limits, strict_json
@@ -46,6 +46,11 @@ class RootDocument:
         """Key ids of `by`'s root role that signed this document."""
         role = by.metadata.signed.get_verification_result("root", self.metadata.signed_bytes, self.metadata.signatures)
         return set(role.signed)
+
+    def accepts_targets(self, targets: Metadata[Targets]) -> bool:
+        """Whether the threshold of this root's targets keys signed the catalogue."""
+        result = self.metadata.signed.get_verification_result("targets", targets.signed_bytes, targets.signatures)
+        return bool(result)
 
 
 def read_root(data: bytes) -> RootDocument:
@@ -104,9 +109,9 @@ def _role(signed: Mapping[str, Any], name: str) -> KeySet:
 
 
 def _check_disjoint(roles: Mapping[str, KeySet]) -> None:
-    seen: dict[bytes, str] = {}
+    seen: dict[str, str] = {}
     for name, role in roles.items():
-        for value in role.values():
+        for value in role.values:
             other = seen.setdefault(value, name)
             if other != name:
                 raise ProtocolError("root", f"roles {other} and {name} share one key")

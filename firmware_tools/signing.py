@@ -9,11 +9,11 @@ Rules
 5. A key signs only what its role may sign.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from securesystemslib.signer._crypto_signer import CryptoSigner
+from securesystemslib.signer._signer import Signer
 from tuf.api.metadata import Root, Targets
 
 from firmware_tools import catalogue, draft, keys
@@ -22,6 +22,7 @@ from firmware_tools.draft import Draft, Tally
 from firmware_tools.fleet import Fleet
 from firmware_tools.metadata import entry, is_expired
 from firmware_tools.root_chain import read_root
+from firmware_tools.rotation import targets_role_changes
 from firmware_tools.statement import fingerprint, root_lines, targets_lines
 from fleet_protocol.errors import PolicyError, ProtocolError
 
@@ -56,26 +57,34 @@ def sign(
     passphrase: str | None = None,
     confirm: Confirm | None = None,
 ) -> list[Signed]:
-    """Sign every draft that these keys may sign, the root first; complete drafts become metadata.
+    """`sign_with` the keys in these files, which are plain or all protected by one passphrase."""
+    signers = {str(path): keys.load(path, passphrase) for path in key_files}
+    return sign_with(fleet, signers, now_s=now_s, confirm=confirm)
 
-    `confirm` sees each reviewed draft before the first signature; None means yes. Raises PolicyError
-    `wrong-state` where nothing waits for these keys, `keys`, `catalogue` or `conflict`; ProtocolError where a
-    draft is not valid metadata. Nothing is signed then.
+
+def sign_with(
+    fleet: Fleet, signers: Mapping[str, Signer], *, now_s: float, confirm: Confirm | None = None
+) -> list[Signed]:
+    """Sign every draft that these signers may sign, the root first; complete drafts become metadata.
+
+    The names in `signers` are for messages. `confirm` sees each reviewed draft before it is signed; None means yes.
+    Raises PolicyError `wrong-state` where a key has nothing to sign, `keys`, `catalogue`, `conflict` or
+    `unknown-artifact`; ProtocolError where a draft is not valid metadata.
     """
-    signers = [keys.load(path, passphrase) for path in key_files]
     results = []
     used: set[str] = set()
     for role in ("root", "targets"):
         document = _load(fleet, role)
-        wanted = [] if document is None else [one for one in signers if document.wants(one.public_key.keyid)]
+        wanted = {} if document is None else _wanted(document, signers)
         if document is None or not wanted:
             continue
         reviewed = review(fleet, document, now_s=now_s)
         if confirm is not None and not confirm(reviewed):
-            raise PolicyError("wrong-state", f"the {role} draft was not signed: you said no")
-        used |= {one.public_key.keyid for one in wanted}
-        results.append(_sign(fleet, document, wanted))
-    _check_all_used(signers, key_files, used)
+            raise PolicyError("wrong-state", f"the {role} draft was not signed, as you said")
+        used |= set(wanted)
+        results.append(_sign(fleet, document, list(wanted.values())))
+    for name in set(signers) - used:
+        raise PolicyError("wrong-state", f"no draft waits for a signature by {name}; `inspect` shows what waits")
     return results
 
 
@@ -138,12 +147,20 @@ def _check_artifact(fleet: Fleet, targets: Targets, signed: Targets | None, path
 
 
 def _load(fleet: Fleet, role: str) -> Draft | None:
-    if role == "targets" and not fleet.roots():
-        return None
-    return draft.load(fleet, "root" if role == "root" else "targets")
+    if role == "root":
+        return draft.load(fleet, "root")
+    return draft.load(fleet, "targets") if fleet.roots() and not _root_comes_first(fleet) else None
 
 
-def _sign(fleet: Fleet, document: Draft, signers: Sequence[CryptoSigner]) -> Signed:
+def _root_comes_first(fleet: Fleet) -> bool:
+    """Whether a root draft changes the very keys that must sign the catalogue."""
+    waiting = draft.load(fleet, "root")
+    if waiting is None:
+        return False
+    return targets_role_changes(fleet.root(), read_root(waiting.metadata.to_bytes()))
+
+
+def _sign(fleet: Fleet, document: Draft, signers: Sequence[Signer]) -> Signed:
     for signer in signers:
         document.sign(signer)
     return _finish(fleet, document)
@@ -155,10 +172,8 @@ def _finish(fleet: Fleet, document: Draft) -> Signed:
     return Signed(role=document.role, version=document.version, tallies=document.tallies(), published=published)
 
 
-def _check_all_used(signers: Sequence[CryptoSigner], files: Sequence[Path], used: set[str]) -> None:
-    for signer, file in zip(signers, files, strict=True):
-        if signer.public_key.keyid not in used:
-            raise PolicyError("wrong-state", f"no draft waits for a signature by {file}")
+def _wanted(document: Draft, signers: Mapping[str, Signer]) -> dict[str, Signer]:
+    return {name: signer for name, signer in signers.items() if document.wants(signer.public_key.keyid)}
 
 
 def _type_of(path: Path) -> str:

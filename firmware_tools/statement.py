@@ -1,6 +1,7 @@
 """What a document says, in words, so that whoever signs knows what they sign."""
 
 import hashlib
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -53,11 +54,16 @@ def release_lines(info: TargetInfo, length: int, sha256: str) -> list[str]:
         f"  sha256 {sha256}, {length} bytes, unpacks to {info.unpacked_size} bytes in {info.unpacked_files} members",
     ]
     if info.install.exec:
-        lines.append(f"  runs: {' '.join(info.install.exec)} (stopped within {info.install.stop_s} s)")
+        lines.append(f"  runs: {plain(shlex.join(info.install.exec))} (stopped within {info.install.stop_s} s)")
     if info.install.check is not None:
         lines.append(f"  is well when: {_check(info.install.check)}")
     lines += [f"  requires {wanted.package} {wanted.sha256}" for wanted in info.requires]
-    return lines + ([f"  {info.text}"] if info.text else [])
+    return lines + ([f"  says: {plain(info.text)}"] if info.text else [])
+
+
+def plain(text: str) -> str:
+    """One line that a terminal shows as it is: nothing in it can move the cursor, colour, hide or turn text around."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 Entry = tuple[TargetInfo, int, str]
@@ -76,7 +82,7 @@ def _change_lines(path: str, before: Entry | None, after: Entry | None) -> Itera
 
 def _key_changes(old: KeySet, new: KeySet) -> Iterator[str]:
     for word, there, other in (("NEW KEY", new.keys, old.keys), ("REMOVED KEY", old.keys, new.keys)):
-        yield from (f"{word} {name_of(there[keyid])} ({keyid})" for keyid in sorted(set(there) - set(other)))
+        yield from (f"{word} {name_of(there[keyid])} ({plain(keyid)})" for keyid in sorted(set(there) - set(other)))
     if old.threshold != new.threshold:
         yield f"THRESHOLD was {old.threshold}, becomes {new.threshold}"
 
@@ -86,7 +92,7 @@ def _names(role: KeySet) -> list[str]:
 
 
 def _check(check: HealthCheck) -> str:
-    how = f"GET {check.target}" if check.kind == "http" else f"{check.target} ends with status 0"
+    how = f"GET {plain(check.target)}" if check.kind == "http" else f"{plain(check.target)} ends with status 0"
     limits = f"every {check.interval_s} s, within {check.timeout_s} s"
     return f"{how}, {limits}; {check.failures} failures in a row are too many"
 

@@ -1,0 +1,1 @@
+"""What carries the ports out: database, broker connection, clock."""

@@ -1,0 +1,1 @@
+"""Alembic's migrations. A new one: see the head of `env.py`."""

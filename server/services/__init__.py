@@ -1,0 +1,1 @@
+"""The server's use cases. They know the ports, not the adapters behind them."""

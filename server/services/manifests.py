@@ -1,0 +1,189 @@
+"""Composes, signs, checks and publishes each group's manifest.
+
+Rules, cited by number in the tests:
+
+N1. A manifest holds the deployments of every rollout of its group that is not superseded: active and complete ones as
+    `active`, held ones as `held`, recalled ones as `recalled`.
+N2. Every manifest that differs from the one before has a higher sequence. The number is taken in the transaction that
+    stores the document.
+N3. Nothing is published that the device's own acceptance would refuse.
+N4. A manifest is issued anew long before it expires.
+N5. A deployment whose release has left the catalogue leaves the manifest: no device could accept it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from loguru import logger
+
+from fleet_protocol import envelope
+from fleet_protocol.envelope import MANIFEST_TYPE, KeySet
+from fleet_protocol.errors import PolicyError, ProtocolError
+from fleet_protocol.limits import MANIFEST_SIZE
+from fleet_protocol.manifest import Deployment, DeploymentState, Manifest, Source
+from fleet_protocol.payload import to_payload
+from fleet_protocol.schema import from_payload
+from fleet_protocol.timestamps import format_time
+from fleet_protocol.topics import MANIFEST, Topics
+from server.domain.engine import named_devices, share_of
+from server.domain.fleet import Group
+from server.domain.job import Job
+from server.domain.rollout import Rollout, RolloutState
+from server.ports import Reads
+from server.services.acceptance import accept
+from server.services.catalogue import Catalogue
+from server.services.catalogue_state import Contents
+from server.services.keyring import Keyring
+from server.services.publication import Change
+
+STATES: dict[RolloutState, DeploymentState] = {
+    RolloutState.ACTIVE: "active",
+    RolloutState.COMPLETE: "active",
+    RolloutState.HELD: "held",
+    RolloutState.RECALLED: "recalled",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRules:
+    """What is the same in all manifests of this server."""
+
+    fleet: str
+    life_s: float
+    reissue_s: float
+    """A manifest older than this is issued anew."""
+
+
+class Manifests:
+    """The manifests of all groups."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        keyring: Keyring,
+        topics: Topics,
+        *,
+        rules: ManifestRules,
+        artifact_urls: Callable[[str], tuple[str, ...]],
+    ) -> None:
+        """`artifact_urls(sha256)` names where this server offers an artifact; empty where it does not have it."""
+        self._catalogue = catalogue
+        self._keyring = keyring
+        self._topics = topics
+        self._rules = rules
+        self._artifact_urls = artifact_urls
+
+    def reissue(self, change: Change, group_name: str, now_s: float) -> int:
+        """Issue the group's manifest under the next sequence, which is returned (N1, N2, N3).
+
+        Raises PolicyError `setup` or `keys` where nothing can be signed, `conflict` where the manifest would be too
+        large, ProtocolError where a device would refuse it.
+        """
+        contents = self._catalogue.require()
+        group = change.work.group(group_name) or Group(name=group_name)
+        manifest = self._compose(change.work, contents, replace(group, sequence=group.sequence + 1), now_s)
+        document = sign_document(to_payload(manifest), MANIFEST_TYPE, contents.root.roles["deployment"], self._keyring)
+        if len(document) > MANIFEST_SIZE:
+            raise PolicyError(
+                "conflict",
+                f"the manifest of {group_name} would be larger than {MANIFEST_SIZE} bytes: name fewer devices, "
+                "or complete a rollout to the whole group so that older deployments leave it",
+            )
+        accept(document, contents, fleet=self._rules.fleet, group=group_name, now_s=now_s)
+        change.work.put_group(replace(group, sequence=manifest.sequence, issued_s=now_s))
+        change.put_document(self._topics.of(MANIFEST, group=group_name), document)
+        return manifest.sequence
+
+    def refresh(self, change: Change, group: Group, now_s: float) -> bool:
+        """Issue the manifest anew where it is old (N4) or says something else than it should; whether it was."""
+        old = group.issued_s is None or now_s - group.issued_s >= self._rules.reissue_s
+        if old or self._published(change.work, group) != self._wanted(change.work, group, now_s):
+            self.reissue(change, group.name, now_s)
+            return True
+        return False
+
+    def is_due(self, group: Group, now_s: float) -> bool:
+        """Whether the group's manifest is old enough to be issued anew."""
+        return group.issued_s is None or now_s - group.issued_s >= self._rules.reissue_s
+
+    def _published(self, work: Reads, group: Group) -> tuple[int, tuple[Deployment, ...]] | None:
+        data = work.document(self._topics.of(MANIFEST, group=group.name))
+        if data is None:
+            return None
+        payload = envelope.decode(data, max_size=MANIFEST_SIZE).payload
+        try:
+            manifest = from_payload(Manifest, payload, max_size=MANIFEST_SIZE)
+        except ProtocolError as error:
+            logger.warning("the stored manifest of {} is not readable ({}): it is issued anew", group.name, error)
+            return None
+        return manifest.root, manifest.deployments
+
+    def _wanted(self, work: Reads, group: Group, now_s: float) -> tuple[int, tuple[Deployment, ...]]:
+        contents = self._catalogue.require()
+        manifest = self._compose(work, contents, replace(group, sequence=max(group.sequence, 1)), now_s)
+        return manifest.root, manifest.deployments
+
+    def _compose(self, work: Reads, contents: Contents, group: Group, now_s: float) -> Manifest:
+        deployments = []
+        for job, rollout in current_deployments(work, group.name):
+            if not contents.lists(rollout.package, rollout.version, rollout.counter, job.targets):
+                continue
+            deployments.append(deployment_of(self._with_live_fallback(contents, job, rollout), rollout, self._sources))
+        try:
+            return Manifest(
+                fleet=self._rules.fleet,
+                group=group.name,
+                sequence=group.sequence,
+                root=contents.root.version,
+                issued=format_time(now_s),
+                expires=format_time(now_s + self._rules.life_s),
+                deployments=tuple(deployments),
+            )
+        except ProtocolError as error:
+            raise PolicyError("conflict", f"the manifest of {group.name} cannot be made: {error.detail}") from None
+
+    @staticmethod
+    def _with_live_fallback(contents: Contents, job: Job, rollout: Rollout) -> Job:
+        """The job without its fallback, once the catalogue has dropped that (N5)."""
+        back = job.fallback
+        if back is None or contents.lists(rollout.package, back.version, back.counter, back.targets):
+            return job
+        return replace(job, fallback=None)
+
+    def _sources(self, job: Job) -> tuple[Source, ...]:
+        """The operator's addresses first, then this server's own copies of the release and of its fallback."""
+        digests = [target.sha256 for target in (*job.targets, *(job.fallback.targets if job.fallback else ()))]
+        own = [Source(sha256=sha256, url=url) for sha256 in digests for url in self._artifact_urls(sha256)]
+        return (*job.sources, *(source for source in dict.fromkeys(own) if source not in job.sources))
+
+
+def current_deployments(work: Reads, group: str) -> list[tuple[Job, Rollout]]:
+    """Jobs of the group that are not superseded, with their rollouts, oldest first."""
+    pairs = [(job, work.rollout(job.id)) for job in work.jobs(group) if not job.superseded]
+    found = [(job, rollout) for job, rollout in pairs if rollout is not None]
+    return sorted(found, key=lambda pair: (pair[0].created_s, pair[0].id))
+
+
+def deployment_of(job: Job, rollout: Rollout, sources: Callable[[Job], Sequence[Source]]) -> Deployment:
+    """What the manifest says about one rollout."""
+    return Deployment(
+        id=rollout.id,
+        package=rollout.package,
+        version=rollout.version,
+        counter=rollout.counter,
+        targets=job.targets,
+        state=STATES[rollout.state],
+        share_bp=share_of(rollout),
+        salt=job.salt,
+        devices=tuple(dict.fromkeys(named_devices(rollout))),
+        fallback=job.fallback,
+        not_before=job.not_before,
+        window=job.window,
+        probation_s=rollout.policy.probation_s,
+        sources=tuple(sources(job)),
+    )
+
+
+def sign_document(payload: bytes, payload_type: str, role: KeySet, keyring: Keyring) -> bytes:
+    """The payload in an envelope signed by the deployment role."""
+    return envelope.sign(payload, payload_type, keyring.signers(role, "deployment")).encode()

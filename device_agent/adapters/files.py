@@ -1,0 +1,139 @@
+"""File operations that survive a power cut.
+
+1. A file is replaced by write, fsync, rename, fsync of the directory: a cut leaves the old or the new bytes.
+2. A symbolic link is replaced by rename, never removed first.
+3. Everything here may run twice; what is gone already is no error.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from fleet_protocol.errors import InstallError
+
+_TEMPORARY: Final = ".new"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def storage_error(error: OSError, what: str) -> InstallError:
+    """The InstallError that an OSError means: `no-space`, `read-only` or `io`."""
+    if error.errno in _FULL:
+        return InstallError("no-space", f"{what}: {error.strerror}")
+    if error.errno == errno.EROFS:
+        return InstallError("read-only", f"{what}: {error.strerror}")
+    return InstallError("io", f"{what}: {error.strerror or error}")
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Turn an OSError of the block into an InstallError that names `what` was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, what) from error
+
+
+def fsync_dir(path: Path) -> None:
+    """Return only when the directory's entries would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Replace `path` by `data`: whoever reads, at any time and after a power cut, sees all old or all new bytes.
+
+    One writer at a time per path. Without `durable` a power cut may bring the old bytes back. Raises OSError.
+    """
+    temporary = path.with_name(path.name + _TEMPORARY)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        _write_all(descriptor, data)
+        if durable:
+            os.fsync(descriptor)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    if durable:
+        fsync_dir(path.parent)
+
+
+def read_optional(path: Path, most: int) -> bytes | None:
+    """The file's bytes, or None where there is no such file. Raises OSError for one over `most` bytes."""
+    try:
+        with path.open("rb") as source:
+            data = source.read(most + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > most:
+        raise OSError(errno.EFBIG, "file is larger than it can be", str(path))
+    return data
+
+
+def make_dir(path: Path, mode: int = 0o700) -> None:
+    """The directory and its parents exist, durably."""
+    if path.is_dir():
+        return
+    make_dir(path.parent, mode)
+    with suppress(FileExistsError):
+        path.mkdir(mode)
+    fsync_dir(path.parent)
+
+
+def swap_symlink(link: Path, target: str) -> None:
+    """Point `link` at `target` in one atomic step, durably. Anything that is not a link there raises OSError."""
+    if read_link(link) == target:
+        fsync_dir(link.parent)
+        return
+    temporary = link.with_name(link.name + _TEMPORARY)
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    fsync_dir(link.parent)
+
+
+def read_link(link: Path) -> str | None:
+    """What a symbolic link says, or None where there is none. Raises OSError where something else is there."""
+    try:
+        return os.readlink(link)  # noqa: PTH115  the text itself is wanted, not a Path that normalises it
+    except FileNotFoundError:
+        return None
+
+
+def remove(path: Path) -> None:
+    """The file or link is gone, durably."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+        fsync_dir(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """The directory tree is gone; links in it are removed, never followed. A file at `path` is removed too."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    fsync_dir(path.parent)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

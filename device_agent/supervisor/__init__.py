@@ -1,0 +1,1 @@
+"""Runs the services of releases where there is no systemd; light enough for the resident process."""

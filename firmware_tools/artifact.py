@@ -144,7 +144,7 @@ def _pax(data: bytes) -> dict[str, str]:
         record, data = data[:length], data[length:]
         key, _, value = record.partition(b" ")[2].removesuffix(b"\n").partition(b"=")
         name = key.decode("ascii", "replace")
-        if not record.endswith(b"\n") or name not in _PAX_KEYS or name in found:
+        if len(record) != length or not record.endswith(b"\n") or name not in _PAX_KEYS or name in found:
             raise ProtocolError("archive", "a pax header says more than a long name or size")
         found[name] = _text(value)
     if not found.get("size", "0").isascii() or not found.get("size", "0").isdigit():

@@ -63,6 +63,9 @@ class KeyPlan:
                 raise PolicyError("bad-request", f"public keys may be given for root and targets, not {shown(role)}")
             if len(public) > self.keys:
                 raise PolicyError("bad-request", f"{len(public)} public {role} keys, but keys = {self.keys}")
+        ids = [key.keyid for public in self.public.values() for key in public]
+        if len(set(ids)) != len(ids):
+            raise PolicyError("bad-request", "one public key is given twice: every holder needs a key of their own")
 
 
 def init(

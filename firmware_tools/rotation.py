@@ -116,6 +116,8 @@ def _added(fleet: Fleet, listed: Listed, change: KeyChange) -> list[tuple[Path, 
         public = [*change.public.get(role, ()), *(signer.public_key for signer in fresh)]
         names = [f"{role}-{number + at}" for at in range(1, len(public) + 1)]
         for key, name in zip(public, names, strict=True):
+            if any(key.keyid in members for members in listed.values()):
+                raise PolicyError("bad-request", f"the key {keys.name_of(key)} is listed already")
             listed[role][key.keyid] = keys.named(key, name)
         places = [fleet.offline / f"{name}.pem" for name in names[len(public) - len(fresh) :]]
         made += list(zip(places, fresh, strict=True))

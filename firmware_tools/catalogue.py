@@ -148,15 +148,26 @@ def _edit(fleet: Fleet, edit: Callable[[Targets], T], now_s: float, expiry: Expi
 def _open(fleet: Fleet, now_s: float, expiry: Expiry) -> Metadata[Targets]:
     """The draft, or a new one that follows the signed catalogue; in both cases with a fresh expiry."""
     fleet.root()
+    signed = fleet.targets()
     waiting = draft.load(fleet, "targets")
-    if waiting is not None and isinstance(waiting.metadata.signed, Targets):
+    if waiting is not None and isinstance(waiting.metadata.signed, Targets) and not _published(waiting, signed):
         document: Metadata[Targets] = Metadata(waiting.metadata.signed)
     else:
-        signed = fleet.targets()
         document = Metadata(Targets(version=0, unrecognized_fields={FLOOR_MEMBER: {}})) if signed is None else signed
         document.signed.version += 1
     document.signed.expires = expires_at(now_s, expiry.targets_days)
     return document
+
+
+def _published(waiting: draft.Draft, signed: Metadata[Targets] | None) -> bool:
+    """Whether the draft is left over from a signing that was cut short after publishing."""
+    version = 0 if signed is None else signed.signed.version
+    if waiting.version == version + 1:
+        return False
+    if signed is not None and waiting.metadata.signed_bytes == signed.signed_bytes:
+        return True
+    detail = f"{waiting.path} is of version {waiting.version}, but {version} is signed: delete the draft and edit anew"
+    raise PolicyError("conflict", detail)
 
 
 def _signed(fleet: Fleet) -> Targets | None:

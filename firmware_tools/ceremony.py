@@ -154,8 +154,11 @@ def make_root(
     now_s: float,
     days: float,
 ) -> Metadata[Root]:
-    """An unsigned root that lists these keys for ROLES."""
+    """An unsigned root that lists these keys for ROLES. Raises PolicyError `bad-request` on an impossible threshold."""
     by_id = {role: {key.keyid: key for key in listed[role]} for role in ROLES}
+    for role, threshold in thresholds.items():
+        if type(threshold) is not int or not 1 <= threshold <= len(by_id[role]):
+            raise PolicyError("bad-request", f"threshold {shown(threshold)} of {len(by_id[role])} {role} keys")
     deployment = {keyid: key.to_dict() for keyid, key in sorted(by_id["deployment"].items())}
     return Metadata(
         Root(

@@ -151,7 +151,8 @@ def type_of(path: Path) -> str:
         document = strict_json.loads(path.read_bytes(), max_size=limits.TARGETS_SIZE)
     except OSError as error:
         raise PolicyError("bad-request", f"{path}: {error.strerror}") from None
-    found = document.get("signed", {}).get("_type") if isinstance(document, dict) else None
+    signed = document.get("signed") if isinstance(document, dict) else None
+    found = signed.get("_type") if isinstance(signed, dict) else None
     if found not in ("root", "targets"):
         raise ProtocolError("type", "this is neither root nor targets metadata")
     return str(found)

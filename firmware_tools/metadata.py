@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
-from tuf.api.serialization import DeserializationError
+from tuf.api.serialization import DeserializationError, SerializationError
 
 from fleet_protocol import limits, strict_json
 from fleet_protocol.catalogue import FLOOR_MEMBER, TargetInfo, parse_floor
@@ -22,7 +22,7 @@ _SIZES: Final[dict[str, int]] = {
 
 
 def read(kind: type[S], data: bytes) -> Metadata[S]:
-    """The metadata of exactly this type; nothing is verified.
+    """The metadata of exactly this type, which can also be written in canonical form; nothing is verified.
 
     Raises ProtocolError `size`, `parse`, `type` (metadata of another type) or `metadata` (not TUF metadata).
     """
@@ -35,7 +35,8 @@ def read(kind: type[S], data: bytes) -> Metadata[S]:
     _check_version(document["signed"])
     try:
         metadata: Metadata[S] = Metadata.from_bytes(data)
-    except DeserializationError as error:
+        _ = metadata.signed_bytes
+    except (DeserializationError, SerializationError) as error:
         raise ProtocolError("metadata", f"not valid {kind.type} metadata: {error.__cause__}"[:300]) from None
     return metadata
 

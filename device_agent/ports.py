@@ -1,10 +1,12 @@
 """What the agent's loop needs of the outside world."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from device_agent.core.record import Record
 from fleet_protocol.messages import CheckResult
+from fleet_protocol.topics import TopicType
 
 
 class Journal(Protocol):
@@ -86,6 +88,71 @@ class Worker(Protocol):
 
     def cancel(self) -> None:
         """Kill what is running; its `done` is never called."""
+
+
+class ServiceView(Protocol):
+    """How one service is; `device_agent.supervisor` fills it in."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def wanted(self) -> bool: ...
+    @property
+    def running(self) -> bool: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def since_s(self) -> float | None:
+        """Seconds since its start; None where it does not run."""
+
+    @property
+    def version(self) -> str | None: ...
+
+
+class Services(Protocol):
+    """The services that this device runs, as the resident sees and keeps them."""
+
+    def start(self) -> None:
+        """Start what ought to run, and keep it running until `stop`."""
+
+    def list(self) -> Sequence[ServiceView]:
+        """All of them, by name. Raises FleetError where their state can not be read."""
+
+    def logs(self, service: str, lines: int) -> Sequence[str]:
+        """The newest lines, oldest first. Raises FleetError `schema` for what is no name."""
+
+    def log_path(self, service: str) -> Path:
+        """The file that the service's output goes to."""
+
+    def refresh(self) -> None:
+        """Look again: a worker may have started or stopped one."""
+
+    def stop(self, *, services_too: bool) -> None:
+        """Keep nothing running any more; with `services_too` end every service."""
+
+
+class Spool(Protocol):
+    """Raw documents where workers can read them. All may raise OSError."""
+
+    def put(self, kind: TopicType, payload: bytes) -> Path:
+        """Where a worker finds the waiting document of this kind."""
+
+    def accept(self, kind: TopicType) -> None:
+        """The waiting document is from now on the accepted one."""
+
+    def refuse(self, kind: TopicType) -> None:
+        """The waiting document is of no use."""
+
+    def forget(self, kind: TopicType) -> None:
+        """The accepted document is of no use any more."""
+
+    def accepted(self, kind: TopicType) -> bytes | None:
+        """The newest accepted document."""
+
+    def accepted_path(self, kind: TopicType) -> Path | None:
+        """Where it is."""
 
 
 class Probes(Protocol):

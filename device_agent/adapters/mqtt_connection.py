@@ -5,6 +5,7 @@ for the one moment at which the keepalive is due.
 """
 
 import select
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -224,9 +225,9 @@ class _BoundedClient(Client):
         self._listener, self._version = listener, version
 
     def _create_socket(self) -> Any:
-        return BoundedSocket(
-            super()._create_socket(), most=LARGEST, version=self._version, oversized=self._note_oversized
-        )
+        inner: Any = super()._create_socket()
+        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an acknowledgement must not wait for the next
+        return BoundedSocket(inner, most=LARGEST, version=self._version, oversized=self._note_oversized)
 
     def _note_oversized(self, topic: bytes, size: int) -> None:
         self._listener.oversized(topic.decode("utf-8", "replace"), size)

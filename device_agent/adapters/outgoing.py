@@ -45,8 +45,7 @@ class Outgoing:
             if message.retain:
                 self._messages = deque(m for m in self._messages if not (m.retain and m.topic == message.topic))
             self._messages.append(message)
-            if len(self._messages) > WAITING_MOST:
-                self._messages.popleft()
+            self._bound()
         self.ring()
 
     def take(self) -> list[Message]:
@@ -65,8 +64,13 @@ class Outgoing:
             newer = {m.topic for m in self._messages if m.retain}
             kept = [m for m in messages if m.qos and not (m.retain and m.topic in newer)]
             self._messages.extendleft(reversed(kept))
-            while len(self._messages) > WAITING_MOST:
-                self._messages.popleft()
+            self._bound()
+
+    def _bound(self) -> None:
+        """What nobody waits for goes first: whoever asked to be told of the sending keeps count himself."""
+        while len(self._messages) > WAITING_MOST:
+            index = next((i for i, message in enumerate(self._messages) if message.sent is None), 0)
+            del self._messages[index]
 
     def subscribe(self, filters: tuple[str, ...]) -> None:
         """Add filters, asked for anew even where they are already kept: the broker then sends what it retains."""

@@ -1,0 +1,1 @@
+"""Readings of this machine: numbers for dashboards, and checks that give a verdict."""

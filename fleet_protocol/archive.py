@@ -60,8 +60,12 @@ def check_member_name(name: str) -> str:
 
 
 def fold(name: str) -> str:
-    """The form in which two names that one file system may take for the same are equal."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
+    """The form in which two names that one file system may take for the same are equal.
+
+    Unicode's compatibility caseless match (The Unicode Standard, section 3.13, D146).
+    """
+    once = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", name).casefold())
+    return unicodedata.normalize("NFKD", once.casefold())
 
 
 def _part_ok(part: str) -> bool:

@@ -187,6 +187,8 @@ class Report:
         check_count(self.installed, 256, "installed")
         for code in (self.attack, *self.attacks):
             _check_code(code)
+        for count in self.attacks.values():
+            check_range(count, 0, limits.JSON_INTEGER, "attacks")
         check_text(self.why, limits.TEXT, "why")
 
 

@@ -1,5 +1,6 @@
 """Times in signed documents: RFC 3339, UTC, whole seconds, nothing else."""
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Final
@@ -7,7 +8,7 @@ from typing import Final
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.ids import shown
 
-_FORM: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_FORM: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 def parse_time(text: str) -> float:
@@ -22,4 +23,4 @@ def parse_time(text: str) -> float:
 
 def format_time(epoch_s: float) -> str:
     """`YYYY-MM-DDTHH:MM:SSZ` of epoch seconds, rounded down; the inverse of `parse_time`."""
-    return datetime.fromtimestamp(int(epoch_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(math.floor(epoch_s), UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -1,12 +1,4 @@
-"""Editing the draft of the catalogue. Nothing here signs.
-
-Rules that every catalogue keeps
-1. One version of a package has one counter, and one counter has one version.
-2. No release is below its package's floor, and a floor never falls.
-3. What a release requires is in the same catalogue.
-4. A path that is already signed keeps its bytes: a version is never used twice.
-5. A path starts with its package's name.
-"""
+"""Editing the draft of the catalogue. Nothing here signs; `catalogue_rules` says what every catalogue keeps to."""
 
 import os
 import shutil
@@ -19,6 +11,7 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from firmware_tools import artifact as artifacts
 from firmware_tools import description, draft
+from firmware_tools.catalogue_rules import check_rules
 from firmware_tools.ceremony import Expiry
 from firmware_tools.description import Description
 from firmware_tools.files import sync_directory
@@ -102,39 +95,6 @@ def check_measured(found: Description, artifact: Path) -> None:
     said = (found.length, found.sha256, found.custom.unpacked_size, found.custom.unpacked_files)
     if said != (measured.length, measured.sha256, measured.unpacked_size, measured.unpacked_files):
         raise PolicyError("bad-request", f"{artifact} is not what is said of it: altered, so pack it anew")
-
-
-def check_rules(targets: Targets, signed: Targets | None) -> None:
-    """Raise PolicyError `conflict` unless `targets` may follow the `signed` catalogue (rules 1 to 5)."""
-    entries = {path: entry(targets, path) for path in sorted(targets.targets)}
-    counters: dict[tuple[str, int], str] = {}
-    versions: dict[tuple[str, str], int] = {}
-    digests = {(info.package, sha256) for info, _, sha256 in entries.values()}
-    low = floors(targets)
-    for path, (info, _, _) in entries.items():
-        if path.split("/")[0] != info.package:
-            raise PolicyError("conflict", f"{path} does not start with its package, {info.package}")
-        if counters.setdefault((info.package, info.counter), info.version) != info.version:
-            raise PolicyError("conflict", f"{info.package}: two versions have counter {info.counter}")
-        if versions.setdefault((info.package, info.version), info.counter) != info.counter:
-            raise PolicyError("conflict", f"{info.package} {info.version} has two counters")
-        if info.counter < low.get(info.package, 0):
-            detail = f"{info.package} {info.version} (counter {info.counter}) is below the floor: remove it first"
-            raise PolicyError("conflict", detail)
-        for wanted in info.requires:
-            if (wanted.package, wanted.sha256) not in digests:
-                raise PolicyError("conflict", f"{path} requires {wanted.package} {wanted.sha256[:12]}: not listed")
-    if signed is not None:
-        _check_follows(targets, signed)
-
-
-def _check_follows(targets: Targets, signed: Targets) -> None:
-    for package, counter in floors(signed).items():
-        if floors(targets).get(package, 0) < counter:
-            raise PolicyError("conflict", f"the floor of {package} would fall below {counter}")
-    for path in set(targets.targets) & set(signed.targets):
-        if targets.targets[path].hashes != signed.targets[path].hashes:
-            raise PolicyError("conflict", f"{path} is signed already with other bytes")
 
 
 def _edit(fleet: Fleet, edit: Callable[[Targets], T], now_s: float, expiry: Expiry | None) -> T:

@@ -17,6 +17,7 @@ from securesystemslib.signer._signer import Signer
 from tuf.api.metadata import Root, Targets
 
 from firmware_tools import catalogue, draft, keys
+from firmware_tools.catalogue_rules import check_rules
 from firmware_tools.description import Description
 from firmware_tools.draft import Draft, Tally
 from firmware_tools.fleet import Fleet
@@ -131,7 +132,7 @@ def _review_targets(fleet: Fleet, targets: Targets) -> list[str]:
     signed = None if previous is None else previous.signed
     if targets.version != (signed.version if signed else 0) + 1:
         raise PolicyError("conflict", "the catalogue draft does not follow the signed catalogue: make it anew")
-    catalogue.check_rules(targets, signed)
+    check_rules(targets, signed)
     for path in sorted(targets.targets):
         _check_artifact(fleet, targets, signed, path)
     return targets_lines(targets, signed)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tuf.api.metadata import Signed
 
 from firmware_tools import catalogue, description, draft
+from firmware_tools.catalogue_rules import check_rules
 from firmware_tools.description import Description
 from firmware_tools.fleet import Fleet
 from firmware_tools.metadata import entry, is_expired
@@ -65,7 +66,7 @@ def _targets(fleet: Fleet, now_s: float) -> Iterator[Finding]:
         yield Finding(subject="catalogue", text="", problem="no catalogue is signed yet")
         return
     targets = metadata.signed
-    catalogue.check_rules(targets, None)
+    check_rules(targets, None)
     text = f"catalogue {targets.version} with {len(targets.targets)} artifacts, signatures verified"
     if fleet.root().accepts_targets(metadata):
         yield _dated("catalogue", text, targets, now_s)

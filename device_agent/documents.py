@@ -90,6 +90,7 @@ class DocumentDesk:
             judged(None, "already obeyed")
             return
         self._watched[digest] = judged
+        self._intake.forget(digest)
         self._intake.offer(topic, payload)
 
     def wake_s(self) -> float | None:

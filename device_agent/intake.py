@@ -118,6 +118,11 @@ class Intake:
             kept = [] if at_all else [(digest, good) for digest, good in self._judged.items() if good]
             self._judged = OrderedDict(kept)
 
+    def forget(self, digest: bytes) -> None:
+        """These bytes are to be judged anew, for whoever hands them in asks for it."""
+        with self._lock:
+            self._judged.pop(digest, None)
+
     def verdict(self, digest: bytes) -> bool | None:
         """What was found of these bytes, if they were judged and it is remembered."""
         with self._lock:

@@ -29,7 +29,7 @@ ADDRESS: Final = "127.0.0.1"
 TOKEN_HEADER: Final = "x-fairlead-token"  # noqa: S105 - the header's name, not a token
 _HEAD_SIZE: Final = 8 * 1024
 BODY_SIZE: Final = limits.MANIFEST_SIZE
-_REQUEST_S: Final = 5.0
+_REQUEST_S: Final = 3.0
 _REASONS: Final[Mapping[int, str]] = {
     200: "OK",
     202: "Accepted",

@@ -1,0 +1,1 @@
+"""What the device believes, and what it takes to change its mind. Runs in the worker only."""

@@ -1,0 +1,1 @@
+"""The worker's operations on signed documents, one file each."""

@@ -3,7 +3,8 @@
 1. A worker is started for strangers' bytes only with a token; what turns out good gives its token back. So a flood of
    bad documents costs a few workers a minute and nothing else, and the newest good one gets its turn.
 2. A protocol fault is the document's: refused, counted, reported, remembered. Any other fault is ours or the
-   network's: the document waits on and is looked at again after a backoff.
+   network's: the document waits on and is looked at again after a backoff. So does one that was refused where the
+   worker says when it may be offered again: newer keys may have signed it.
 3. New trust documents, and every new connection, are a reason to look again at what is obeyed now.
 4. A worker that dies three times over one document does so because of it.
 """
@@ -66,6 +67,7 @@ class DocumentDesk:
         self._deaths: dict[bytes, int] = {}
         self._watched: dict[bytes, Judged] = {}
         self._look_again = False
+        self._doubted: bytes | None = None
 
     def remember(self, topic: str, kind: TopicType) -> None:
         """Take the accepted document from the last run as judged, so that its redelivery is a no-op."""
@@ -167,10 +169,13 @@ class DocumentDesk:
             self._deaths[waiting.digest] = self._deaths.get(waiting.digest, 0) + 1
             if self._deaths[waiting.digest] >= _DEATHS_MOST:
                 code, detail = "parse", f"the worker died over it: {detail}"
-        if CODES[code].fault is Fault.PROTOCOL:
-            self._refuse(waiting, code, detail)
-        else:
+        retry_after_s = answer.get("retry_after_s")
+        if CODES[code].fault is not Fault.PROTOCOL:
             self._wait_on(waiting, code, detail)
+        elif isinstance(retry_after_s, (int, float)):
+            self._doubt(waiting, code, detail, float(retry_after_s))
+        else:
+            self._refuse(waiting, code, detail)
 
     def _accept(self, waiting: Waiting, result: Mapping[str, Any]) -> None:
         self._bucket.give_back()
@@ -195,6 +200,16 @@ class DocumentDesk:
         self._spool.refuse(waiting.kind)
         self._settle(waiting, code, detail)
         self._hearers.event(Refused(at=self._clock.moment(), code=code))
+
+    def _doubt(self, waiting: Waiting, code: str, detail: str, retry_after_s: float) -> None:
+        """Refused by what is known now, but newer keys could not be looked for: counted once, judged again later."""
+        if waiting.digest != self._doubted:
+            self._doubted = waiting.digest
+            self._log.warning(code, f"refused {waiting.topic} for now: {detail}")
+            self._hearers.event(Refused(at=self._clock.moment(), code=code))
+        self._pauses[waiting.kind] = _Pause(1, self._clock.mono_s() + retry_after_s)
+        self._intake.put_back(waiting)
+        self._tell(waiting, code, detail)
 
     def _settle(self, waiting: Waiting, code: str | None, detail: str) -> None:
         self._intake.judged(waiting.digest, good=code is None)

@@ -115,11 +115,11 @@ class FakeWorker:
         assert order.op == op, f"{order.op} runs, not {op}"
         order.done({"ok": True, "result": result})
 
-    def refuse(self, op: str, code: str, detail: str = "") -> None:
+    def refuse(self, op: str, code: str, detail: str = "", retry_after_s: float | None = None) -> None:
         """Answer the running order, which must be `op`, with a failure."""
         order = self.orders.pop(0)
         assert order.op == op, f"{order.op} runs, not {op}"
-        order.done({"ok": False, "code": code, "detail": detail, "retry_after_s": None})
+        order.done({"ok": False, "code": code, "detail": detail, "retry_after_s": retry_after_s})
 
 
 @dataclass

@@ -158,6 +158,19 @@ def test_rule_2_a_network_fault_waits_and_is_tried_again(world: World) -> None:
     assert isinstance(world.events[0], Accepted)
 
 
+def test_rule_2_what_newer_keys_may_have_signed_is_judged_again(world: World) -> None:
+    world.offer(MANIFEST, b"m")
+    for _ in range(3):
+        world.worker.refuse("manifest", "signature", retry_after_s=30.0)
+        world.settle()
+        assert world.refusals == ["signature"]
+        assert world.desk.wake_s() == world.clock.now_s + 30.0
+        world.clock.now_s += 30.0
+        world.settle()
+    world.answer("manifest", to_json(PLAN))
+    assert isinstance(world.events[-1], Accepted)
+
+
 def test_rule_2_other_kinds_go_on_while_one_waits(world: World) -> None:
     world.offer(MANIFEST, b"m")
     world.refuse("manifest", "absent")

@@ -1,0 +1,88 @@
+"""`fairlead-agent`: one line for every mistake, and nothing loaded that a command does not need."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from device_agent import AGENT_VERSION
+from device_agent.settings import AgentSettings, load
+from fleet_protocol.errors import FleetError
+
+DEFAULT_CONFIG = Path("/etc/fairlead/agent.toml")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0 when done, 1 when it could not be done, 2 for a command line that is wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except FleetError as error:
+        sys.stderr.write(f"fairlead-agent: {error}\n")
+    except OSError as error:
+        sys.stderr.write(f"fairlead-agent: {error.filename or ''}: {error.strerror or error}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("fairlead-agent: interrupted\n")
+    return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config)
+    if arguments.command == "run":
+        return _resident(settings)
+    if arguments.command == "init":
+        from device_agent.enrolment import init  # noqa: PLC0415 - needs cryptography; `run` must not
+
+        return init(settings, arguments.root, replace_store=arguments.replace)
+    if arguments.command == "enroll":
+        from device_agent.enrolment import Enrolment, enroll  # noqa: PLC0415
+
+        return enroll(settings, Enrolment(arguments.server, arguments.token, arguments.group, arguments.root_sha256))
+    if arguments.command == "status":
+        from device_agent.status import status  # noqa: PLC0415
+
+        return status(settings, as_json=arguments.json)
+    from device_agent.doctor import doctor  # noqa: PLC0415
+
+    return doctor(settings)
+
+
+def _resident(settings: AgentSettings) -> int:
+    """Imports in the order that keeps the process small."""
+    from device_agent import lean  # noqa: PLC0415
+
+    lean.import_paho(tls=settings.broker.tls)
+    from device_agent.resident import run  # noqa: PLC0415
+
+    return run(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fairlead-agent", description="Signed updates for this device over MQTT.")
+    parser.add_argument("--version", action="version", version=f"fairlead-agent {AGENT_VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _command(commands, "run", "be the agent of this device until SIGTERM")
+    init = _command(commands, "init", "make the state directory, the device key and the trust store")
+    init.add_argument("--root", type=Path, required=True, help="the fleet's root.json, which this device will trust")
+    init.add_argument("--replace", action="store_true", help="begin again where another or a torn trust store stands")
+    enroll = _command(commands, "enroll", "register this device with its server, and get the root from there")
+    enroll.add_argument("--server", required=True, help="the server's address, http(s)://host:port")
+    enroll.add_argument("--token", required=True, help="the API token, or @FILE that holds it")
+    enroll.add_argument("--group", required=True, help="the group that the device joins")
+    enroll.add_argument("--root-sha256", help="refuse a root whose digest is another than this")
+    status = _command(commands, "status", "what the running agent says of itself")
+    status.add_argument("--json", action="store_true", help="print the agent's own JSON")
+    _command(commands, "doctor", "check what the agent needs, one line each, with what to do")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"settings file ({DEFAULT_CONFIG})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

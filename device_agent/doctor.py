@@ -1,0 +1,131 @@
+"""`fairlead-agent doctor`: what the agent needs, checked one by one, with what to do."""
+
+import os
+import shutil
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from device_agent.adapters.state_lock import state_lock
+from device_agent.settings import AgentSettings
+from device_agent.supervisor.supervisor import Supervisor
+from device_agent.trust import device_key
+from device_agent.trust.store import TrustStore
+from device_agent.trust.trusted_root import read_root
+from fleet_protocol.errors import FleetError
+
+_FREE_BYTES: Final = 64 * 1024 * 1024
+_YEAR_S: Final = 1_700_000_000
+"""November 2023: a clock before this was never set."""
+_CONNECT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check's result; `remedy` says what to do where it is not well."""
+
+    name: str
+    well: bool
+    text: str
+    remedy: str = ""
+
+
+def doctor(settings: AgentSettings) -> int:
+    """Print one line per check; 0 where all is well."""
+    findings = examine(settings)
+    for finding in findings:
+        remedy = f": {finding.remedy}" if finding.remedy and not finding.well else ""
+        sys.stdout.write(f"{'ok ' if finding.well else 'BAD'} {finding.name:<10} {finding.text}{remedy}\n")
+    return 0 if all(finding.well for finding in findings) else 1
+
+
+def examine(settings: AgentSettings) -> list[Finding]:
+    """All checks, none of which changes anything but the state directory's lock file."""
+    checks: tuple[tuple[str, Callable[[AgentSettings], Finding]], ...] = (
+        ("state", _state),
+        ("disk", _disk),
+        ("key", _key),
+        ("trust", _trust),
+        ("clock", _clock),
+        ("broker", _broker),
+        ("agent", _agent),
+        ("services", _services),
+    )
+    findings = [Finding("config", True, str(settings.path))]  # noqa: FBT003 - it was read to get here
+    for name, check in checks:
+        try:
+            findings.append(check(settings))
+        except FleetError as error:
+            findings.append(Finding(name, well=False, text=error.detail))
+        except OSError as error:
+            findings.append(Finding(name, well=False, text=f"{error.filename or ''} {error.strerror or error}"))
+    return findings
+
+
+def _state(settings: AgentSettings) -> Finding:
+    path = settings.state_dir
+    if not path.is_dir():
+        return Finding("state", well=False, text=f"{path} is not there", remedy="run `fairlead-agent init`")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    well = mode & 0o077 == 0 and os.access(path, os.W_OK | os.X_OK)
+    return Finding("state", well, f"{path} has mode {mode:04o}", f"chmod 700 {path}, as the agent's own user")
+
+
+def _disk(settings: AgentSettings) -> Finding:
+    free = shutil.disk_usage(settings.state_dir).free
+    text = f"{free // 2**20} MiB free below {settings.state_dir}"
+    return Finding("disk", free >= _FREE_BYTES, text, "an update needs room for its download and its slot")
+
+
+def _key(settings: AgentSettings) -> Finding:
+    path = settings.state_dir / device_key.FILE
+    key = device_key.load(settings.state_dir)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return Finding("key", mode & 0o077 == 0, f"{key.keyid[:16]} in {path}, mode {mode:04o}", f"chmod 600 {path}")
+
+
+def _trust(settings: AgentSettings) -> Finding:
+    with TrustStore.opened(settings.state_dir) as store:
+        root = read_root(store.root, settings.fleet)
+    days = (root.expires_s - time.time()) / 86_400
+    text = f"root version {root.version} of fleet {root.role.fleet}, expires in {days:.0f} days"
+    return Finding("trust", days > 0, text, "the release engineer must sign a newer root")
+
+
+def _clock(settings: AgentSettings) -> Finding:  # noqa: ARG001 - every check has the same form
+    now_s = time.time()
+    text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_s))
+    return Finding("clock", now_s > _YEAR_S, text, "set it, or run a time service")
+
+
+def _broker(settings: AgentSettings) -> Finding:
+    broker = settings.broker
+    remedy = "is it running, and may this device reach it?"
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout=_CONNECT_S):
+            pass
+    except OSError as error:
+        return Finding("broker", well=False, text=f"{broker.url}: {error.strerror or error}", remedy=remedy)
+    for path in (broker.ca_file, broker.cert_file, broker.key_file, broker.password_file):
+        if path is not None and not os.access(path, os.R_OK):
+            return Finding("broker", well=False, text=f"{path} can not be read", remedy="check its owner and mode")
+    return Finding("broker", well=True, text=f"{broker.url} takes connections")
+
+
+def _agent(settings: AgentSettings) -> Finding:
+    try:
+        with state_lock(settings.state_dir):
+            return Finding("agent", well=True, text="none runs; start it with `fairlead-agent run`")
+    except FleetError as error:
+        return Finding("agent", well=True, text=error.detail)
+
+
+def _services(settings: AgentSettings) -> Finding:
+    services = Supervisor(settings.state_dir).list()
+    down = [service.name for service in services if service.wanted and not service.running]
+    text = f"{len(services) - len(down)} of {len(services)} as they ought to be"
+    return Finding("services", not down, text, f"{', '.join(down)} not running: see `fairlead-agent status`")

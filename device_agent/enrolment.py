@@ -1,0 +1,151 @@
+"""Makes a device one of a fleet: its key, the root that it trusts, and its place in a group."""
+
+import hashlib
+import json
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root
+
+from device_agent.adapters.files import make_dir
+from device_agent.settings import AgentSettings
+from device_agent.trust import device_key, store
+from device_agent.trust.trusted_root import read_root
+from fleet_protocol import limits, strict_json
+from fleet_protocol.errors import CODES, Fault, PolicyError, ProtocolError, TransportError
+from fleet_protocol.ids import check_id, shown
+
+_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """How to reach the server, and what is asked of it."""
+
+    server: str
+    token: str
+    """The token, or `@` and the file that holds it."""
+    group: str
+    root_sha256: str | None
+
+
+def init(settings: AgentSettings, root: Path, *, replace_store: bool) -> int:
+    """Lay down `root` and make the device key; prints the public key as JSON. Twice is once.
+
+    Raises PolicyError `setup`, `conflict` or `keys`, ProtocolError for a root that does not verify.
+    """
+    try:
+        data = root.read_bytes()
+    except OSError as error:
+        raise PolicyError("setup", f"{root}: {error.strerror}") from None
+    _lay_down(settings, data, replace_store=replace_store)
+    key = device_key.create(settings.state_dir)
+    sys.stdout.write(json.dumps(key.public_key) + "\n")
+    return 0
+
+
+def enroll(settings: AgentSettings, enrolment: Enrolment) -> int:
+    """Register the device's public key and lay down the root that the server answers with.
+
+    Prints the root's digest, which a person should compare with the one that the release engineer has: whoever could
+    forge the answer could otherwise make the fleet's root his own.
+    """
+    make_dir(settings.state_dir)
+    key = device_key.create(settings.state_dir)
+    answer = _register(
+        enrolment,
+        {
+            "id": settings.device,
+            "group": check_id(enrolment.group, "group"),
+            "class": settings.device_class,
+            "public_key": dict(key.public_key),
+        },
+    )
+    root = answer.get("root")
+    if not isinstance(root, dict):
+        raise PolicyError("setup", "the server's answer has no root: is this a Fairlead server?")
+    data = strict_json.dumps(root)
+    digest = hashlib.sha256(data).hexdigest()
+    if enrolment.root_sha256 is not None and enrolment.root_sha256.lower() != digest:
+        raise PolicyError("conflict", f"the server's root has sha256 {digest}, not the one that was given")
+    new = _lay_down(settings, data, replace_store=False)
+    sys.stdout.write(f"enrolled {settings.device} in group {enrolment.group}\n")
+    sys.stdout.write(f"root version {root['signed']['version']} {'laid down' if new else 'was there already'}\n")
+    sys.stdout.write(f"root sha256 {digest}\n")
+    sys.stdout.write("compare it with `sha256sum` of the root where the fleet was made; do not go on if it differs\n")
+    return 0
+
+
+def _lay_down(settings: AgentSettings, data: bytes, *, replace_store: bool) -> bool:
+    check_first_root(data, settings.fleet)
+    make_dir(settings.state_dir)
+    settings.state_dir.chmod(0o700)
+    return store.initialise(settings.state_dir, data, replace_store=replace_store)
+
+
+def check_first_root(data: bytes, fleet: str) -> None:
+    """A root that is trusted because a person says so must still be whole: of this fleet and signed by itself."""
+    read_root(data, fleet)
+    try:
+        root: Metadata[Root] = Metadata.from_bytes(data)
+        root.signed.verify_delegate("root", root.signed_bytes, root.signatures)
+    except RepositoryError as error:
+        raise ProtocolError("root", f"the root does not verify by its own keys: {error}") from None
+
+
+def _register(enrolment: Enrolment, body: dict[str, Any]) -> dict[str, Any]:
+    url = enrolment.server.rstrip("/") + "/api/nodes/register"
+    if not url.startswith(("http://", "https://")):
+        raise PolicyError("setup", f"--server {shown(enrolment.server)} is not http(s)://host:port")
+    request = urllib.request.Request(  # noqa: S310 - the scheme was just checked
+        url,
+        data=strict_json.dumps(body),
+        headers={"Authorization": f"Bearer {_token(enrolment.token)}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+            data: bytes = response.read(limits.ROOT_SIZE * 2)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _refusal(error.status, error.read(8_192)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TransportError("unreachable", f"{url}: {reason}") from None
+    return _object(data)
+
+
+def _refusal(status: int | None, data: bytes) -> PolicyError:
+    """The server's own code and words, where it gave them."""
+    try:
+        value = _object(data)
+    except PolicyError:
+        value = {}
+    code = value.get("code")
+    known = isinstance(code, str) and code in CODES and CODES[code].fault is Fault.POLICY
+    return PolicyError(
+        code if known and isinstance(code, str) else "bad-request", str(value.get("detail") or f"HTTP {status}")
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = strict_json.loads(data, max_size=limits.ROOT_SIZE * 2)
+    except ProtocolError as error:
+        raise PolicyError("setup", f"the server's answer is not JSON: {error.detail}") from None
+    if not isinstance(value, dict):
+        raise PolicyError("setup", "the server's answer is not a JSON object")
+    return value
+
+
+def _token(given: str) -> str:
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise PolicyError("setup", f"{given[1:]}: {error.strerror}") from None

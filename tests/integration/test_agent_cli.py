@@ -1,0 +1,160 @@
+"""The command line of the agent: init, enroll, status and doctor, and one line for every mistake."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.agent_process import AgentProcess
+from tests.fakes.brokers import free_port
+from tests.fakes.trust_fleet import Fleet
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    fleet = Fleet()
+    fleet.publish()
+    return fleet
+
+
+@pytest.fixture
+def agent(tmp_path: Path, fleet: Fleet) -> AgentProcess:
+    return AgentProcess(tmp_path / "agent", f"mqtt://127.0.0.1:{free_port()}", fleet)
+
+
+def _fails(agent: AgentProcess, *arguments: str) -> str:
+    done = agent.command(*arguments)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_init_makes_key_and_trust_store_once(agent: AgentProcess) -> None:
+    key = agent.init()
+    assert key["keytype"] == "ed25519"
+    assert agent.init() == key
+    assert agent.state_dir.stat().st_mode & 0o777 == 0o700
+    assert (agent.state_dir / "device.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_init_refuses_what_is_no_root_of_this_fleet(agent: AgentProcess, tmp_path: Path, fleet: Fleet) -> None:
+    bad = tmp_path / "bad.json"
+    assert "No such file" in _fails(agent, "init", "--root", str(bad))
+    bad.write_bytes(b"{}")
+    _fails(agent, "init", "--root", str(bad))
+    bad.write_bytes(Fleet(fleet="other").first_root)
+    assert "scope" in _fails(agent, "init", "--root", str(bad))
+    document = json.loads(fleet.first_root)
+    document["signatures"] = document["signatures"][:1]
+    bad.write_text(json.dumps(document))
+    assert "root" in _fails(agent, "init", "--root", str(bad))
+    assert not (agent.state_dir / "trust").exists()
+
+
+def test_another_root_needs_a_decision(agent: AgentProcess, tmp_path: Path) -> None:
+    agent.init()
+    other = tmp_path / "other.json"
+    other.write_bytes(Fleet().first_root)
+    assert "conflict" in _fails(agent, "init", "--root", str(other))
+    assert agent.command("init", "--root", str(other), "--replace").returncode == 0
+
+
+def test_mistakes_are_one_line(agent: AgentProcess) -> None:
+    assert "offline" in _fails(agent, "status")
+    agent.config.write_text(agent.config.read_text() + "[surprise]\n")
+    assert "unknown key surprise" in _fails(agent, "run")
+    agent.config.unlink()
+    assert "No such file" in _fails(agent, "doctor")
+
+
+def test_doctor_says_what_to_do(agent: AgentProcess) -> None:
+    done = agent.command("doctor")
+    assert done.returncode == 1
+    assert "fairlead-agent init" in done.stdout
+    agent.init()
+    (agent.state_dir / "device.pem").chmod(0o644)
+    lines = agent.command("doctor").stdout.splitlines()
+    bad = {line.split()[1]: line for line in lines if line.startswith("BAD")}
+    assert bad.keys() == {"key", "broker"}
+    assert "chmod 600" in bad["key"]
+    assert "Connection refused" in bad["broker"]
+
+
+class _Register(BaseHTTPRequestHandler):
+    """Answers one kind of request, as the test has set it."""
+
+    server: "_Server"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((self.path, self.headers["Authorization"], body))
+        data = json.dumps(self.server.answer).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+class _Server(HTTPServer):
+    status = 201
+    answer: Any = None
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Register)
+        self.seen: list[tuple[str, str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture
+def server(fleet: Fleet) -> Iterator[_Server]:
+    with _Server() as server:
+        server.answer = {"id": "node-1", "root": json.loads(fleet.first_root)}
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_enroll(agent: AgentProcess, server: _Server, fleet: Fleet, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    arguments = ("enroll", "--server", server.url, "--token", f"@{token}", "--group", "line-1")
+    digest = hashlib.sha256(fleet.first_root).hexdigest()
+    wrong = "0" * 64
+    assert digest in _fails(agent, *arguments, "--root-sha256", wrong)
+    for _ in range(2):
+        done = agent.command(*arguments, "--root-sha256", digest)
+        assert done.returncode == 0, done.stderr
+        assert digest in done.stdout
+    path, authorization, body = server.seen[-1]
+    assert path == "/api/nodes/register"
+    assert authorization == "Bearer secret"
+    assert body == {"id": "node-1", "group": "line-1", "class": "x86_64", "public_key": dict(agent.init())}
+
+
+def test_enroll_that_the_server_refuses(agent: AgentProcess, server: _Server) -> None:
+    arguments = ("enroll", "--server", server.url, "--token", "x", "--group", "line-1")
+    server.status, server.answer = 409, {"code": "conflict", "detail": "another key"}
+    assert "conflict: another key" in _fails(agent, *arguments)
+    server.status, server.answer = 500, "nonsense"
+    assert "HTTP 500" in _fails(agent, *arguments)
+    server.status, server.answer = 200, {}
+    assert "no root" in _fails(agent, *arguments)
+    assert "unreachable" in _fails(
+        agent, "enroll", "--server", f"http://127.0.0.1:{free_port()}", "--token", "x", "--group", "g"
+    )
+    assert "is not http" in _fails(agent, "enroll", "--server", "ftp://x", "--token", "x", "--group", "g")
+    assert "group" in _fails(agent, "enroll", "--server", server.url, "--token", "x", "--group", "Not/OK")

@@ -12,10 +12,11 @@ from fleet_protocol.messages import OUTCOMES, STAGES, Verdict
 from server.domain.rollout import RolloutState
 
 TEXT = (Path(__file__).parents[3] / "docs" / "glossary.md").read_text("utf-8")
-DESIGN = (
-    "artifact release catalogue counter group deployment manifest rollout wave attempt stage outcome slot position standing "
-    "probation commit rollback recall replay freeze heartbeat telemetry health report verdict decision effect"
-).split()
+DESIGN = {
+    *("artifact", "release", "catalogue", "counter", "group", "deployment", "manifest", "rollout", "wave", "attempt"),
+    *("stage", "outcome", "slot", "position", "standing", "probation", "commit", "rollback", "recall", "replay"),
+    *("freeze", "heartbeat", "telemetry", "health", "report", "verdict", "decision", "effect"),
+}
 SECTIONS = {
     "Stages of an attempt": STAGES,
     "Outcomes of an attempt": OUTCOMES,
@@ -37,7 +38,7 @@ def rows(section: str) -> list[tuple[str, str]]:
 def test_every_word_of_the_design_is_there_once() -> None:
     words = [name for name, _ in rows("")]
     assert len(words) == len(set(words))
-    assert set(DESIGN) <= set(words)
+    assert set(words) >= DESIGN
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -19,8 +19,15 @@ CHUNK: Final = 1024 * 1024
 _BLOCK: Final = tarfile.BLOCKSIZE
 _ZEROS: Final = bytes(_BLOCK)
 _RLE: Final = 1
+_RESERVED: Final = 3
+_BLOCK_MOST: Final = 128 * 1024
+_MAGIC: Final = b"ustar\x0000"
+_OCTAL: Final = re.compile(rb"[0-7]{1,12}[ \0]*")
+_SPECIAL_BITS: Final = 0o7000
+_PADDING_MOST: Final = 1024 * 1024
 _PAX_KEYS: Final = {"path", "size"}
-_PAX_RECORD: Final = re.compile(rb"([1-9][0-9]{0,5}) ")
+_PAX_RECORD: Final = re.compile(rb"([1-9][0-9]{0,4}) ")
+_PAX_SIZE: Final = re.compile(r"0|[1-9][0-9]{0,14}")
 _PAX_MOST: Final = 4_096
 
 
@@ -88,13 +95,15 @@ def _check_one_frame(file: IO[bytes], size: int) -> None:
         position = zstandard.frame_header_size(head)
     except zstandard.ZstdError:
         raise ProtocolError("format", "the artifact is not a zstd frame") from None
-    if frame.window_size > WINDOW_SIZE:
+    if frame.window_size > WINDOW_SIZE or frame.dict_id:
         raise ProtocolError("format", f"the zstd window is {frame.window_size} bytes, at most {WINDOW_SIZE} may be")
     last = False
     while not last:
         file.seek(position)
         block = int.from_bytes(_exactly(file, 3), "little")
         last, kind, length = bool(block & 1), block >> 1 & 3, block >> 3
+        if kind == _RESERVED or length > _BLOCK_MOST:
+            raise ProtocolError("format", "a compressed block is not of its form")
         position += 3 + (1 if kind == _RLE else length)
     end = position + (4 if frame.has_checksum else 0)
     if end != size:
@@ -117,6 +126,12 @@ def _walk(plain: IO[bytes]) -> Iterator[Member]:
 
 
 def _header(block: bytes) -> tarfile.TarInfo:
+    """One POSIX header, and no other dialect: `tarfile` alone would read several."""
+    numbers = (block[100:108], block[124:136])
+    if block[257:265] != _MAGIC or not all(_OCTAL.fullmatch(number) for number in numbers):
+        raise ProtocolError("archive", "a tar header is not of the POSIX form")
+    if any(field.partition(b"\0")[2].strip(b"\0") for field in (block[:100], block[157:257], block[345:500])):
+        raise ProtocolError("archive", "a tar header hides something after a text")
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError):
@@ -124,8 +139,10 @@ def _header(block: bytes) -> tarfile.TarInfo:
 
 
 def _member(info: tarfile.TarInfo, pax: dict[str, str]) -> Member:
-    if info.type not in (tarfile.REGTYPE, tarfile.DIRTYPE):
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
         raise ProtocolError("archive", f"{shown(info.name)} is neither a regular file nor a directory")
+    if info.mode & _SPECIAL_BITS or info.linkname:
+        raise ProtocolError("archive", f"{shown(info.name)} has special mode bits or a link's name")
     size = int(pax["size"]) if "size" in pax else info.size
     directory = info.type == tarfile.DIRTYPE
     if size < 0 or (directory and size):
@@ -147,7 +164,7 @@ def _pax(data: bytes) -> dict[str, str]:
         if len(record) != length or not record.endswith(b"\n") or name not in _PAX_KEYS or name in found:
             raise ProtocolError("archive", "a pax header says more than a long name or size")
         found[name] = _text(value)
-    if not found.get("size", "0").isascii() or not found.get("size", "0").isdigit():
+    if _PAX_SIZE.fullmatch(found.get("size", "0")) is None:
         raise ProtocolError("archive", "a pax size is not a number")
     return found
 
@@ -162,8 +179,10 @@ def _text(value: bytes) -> str:
 def _check_end(plain: IO[bytes]) -> None:
     if _exactly(plain, _BLOCK) != _ZEROS:
         raise ProtocolError("archive", "the archive does not end with two zero blocks")
+    seen = 0
     while rest := plain.read(CHUNK):
-        if rest.strip(b"\0"):
+        seen += len(rest)
+        if seen > _PADDING_MOST or rest.strip(b"\0"):
             raise ProtocolError("archive", "there is data after the end of the archive")
 
 

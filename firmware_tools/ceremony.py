@@ -4,6 +4,7 @@ A ceremony makes a draft; `firmware_tools.signing.sign` collects the signatures.
 hand, `init` signs at once.
 """
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from securesystemslib.signer._key import Key
 from tuf.api.metadata import Metadata, Role, Root, Targets
 
 from firmware_tools import draft, keys
-from firmware_tools.files import write_atomically
+from firmware_tools.files import sync_directory, write_atomically
 from firmware_tools.fleet import Fleet
 from firmware_tools.metadata import expires_at
 from firmware_tools.root_chain import ROLES, TUF_ROLES, read_root
@@ -26,6 +27,8 @@ from fleet_protocol.ids import is_id, shown
 OFFLINE_ROLES: Final = ("root", "targets")
 ONLINE_ROLES: Final = ("snapshot", "timestamp", "deployment")
 KEYS_MOST: Final = 16
+_PART: Final = ".init-part"
+_DONE: Final = ".init-done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,7 @@ def init(
     Offline keys are encrypted where a passphrase is given; the server's online keys never are, for it starts
     alone. Root and catalogue are signed with the keys made here; where those are fewer than the threshold, the
     drafts wait for the holders of the `public` keys. `classes` are the device classes that releases may name; none
-    means any. Raises PolicyError `bad-request`, `conflict` or `keys`.
+    means any. After a power cut it can be called again. Raises PolicyError `bad-request`, `conflict` or `keys`.
     """
     known = sorted(set(classes))
     for name in (fleet, *known):
@@ -93,25 +96,59 @@ def init(
             raise PolicyError("bad-request", f"{shown(name)} is not of the form [a-z0-9][a-z0-9_-]{{0,63}}")
     plan = KeyPlan(threshold=threshold, keys=keys, public=public or {})
     place = Fleet(directory)
-    _check_unused(place)
+    if _finished(place, fleet):
+        return place
     expiry = expiry or Expiry()
-    listed, made = _make_keys(place, plan, passphrase)
-    root = _first_root(fleet, plan.threshold, listed, now_s, expiry)
-    draft.store(place, root)
-    _sign_here(place, "root", made["root"])
-    targets = Targets(expires=expires_at(now_s, expiry.targets_days), unrecognized_fields={FLOOR_MEMBER: {}})
-    draft.store(place, Metadata(targets))
-    if known:
-        write_atomically(directory / "classes", ("\n".join(known) + "\n").encode())
-    if place.roots():
-        _sign_here(place, "targets", made["targets"])
+    part = Fleet(directory / _PART)
+    try:
+        listed, made = _make_keys(part, plan, passphrase)
+        root = _first_root(fleet, plan.threshold, listed, now_s, expiry)
+        draft.store(part, root)
+        _sign_here(part, "root", made["root"])
+        draft.store(part, Metadata(_empty_catalogue(now_s, expiry)))
+        if known:
+            write_atomically(part.directory / "classes", ("\n".join(known) + "\n").encode())
+        if part.roots():
+            _sign_here(part, "targets", made["targets"])
+        part.metadata.mkdir(exist_ok=True)
+    except BaseException:
+        shutil.rmtree(part.directory, ignore_errors=True)
+        raise
+    part.directory.rename(directory / _DONE)
+    _move_in(place)
     return place
 
 
-def _check_unused(place: Fleet) -> None:
+def _finished(place: Fleet, fleet: str) -> bool:
+    """Tidy up after an `init` that was cut short; True where it had come so far that it only needed finishing."""
+    done = Fleet(place.directory / _DONE)
+    if done.directory.is_dir():
+        _move_in(place)
+        waiting = draft.load(place, "root")
+        name = place.root().fleet if waiting is None else read_root(waiting.metadata.to_bytes()).fleet
+        if name != fleet:
+            raise PolicyError("conflict", f"{place.directory} is the directory of fleet {name}: choose another")
+        return True
     for path in (place.offline, place.online, place.metadata, place.draft):
         if path.exists():
             raise PolicyError("conflict", f"{path} exists already: choose another directory, or rotate its keys")
+    if (place.directory / _PART).is_dir():
+        shutil.rmtree(place.directory / _PART)
+    return False
+
+
+def _move_in(place: Fleet) -> None:
+    """Bring what a finished `init` made into its places, the signed metadata last; may be cut short and begun again."""
+    done = place.directory / _DONE
+    for path in sorted(done.iterdir(), key=lambda path: (path.name == place.metadata.name, path.name)):
+        path.rename(place.directory / path.name)
+        sync_directory(place.directory)
+    done.rmdir()
+    sync_directory(place.directory)
+
+
+def _empty_catalogue(now_s: float, expiry: Expiry) -> Targets:
+    return Targets(expires=expires_at(now_s, expiry.targets_days), unrecognized_fields={FLOOR_MEMBER: {}})
 
 
 Listed = dict[str, list[Key]]

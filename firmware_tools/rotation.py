@@ -56,7 +56,8 @@ def rotate(
     `conflict` where a root draft waits already, `keys` or `bad-request`.
     """
     before = fleet.root()
-    if draft.load(fleet, "root") is not None:
+    waiting = draft.load(fleet, "root")
+    if waiting is not None and not _replaceable(waiting, before):
         raise PolicyError("conflict", f"a root draft waits in {fleet.draft}: sign it, or delete it, first")
     expiry = expiry or Expiry()
     listed, thresholds = _removed(before, change), _thresholds(before, change)
@@ -70,6 +71,15 @@ def rotate(
     if targets_role_changes(before, after):
         catalogue.renew(fleet, now_s=now_s, expiry=expiry)
     return tuple(path for path, _ in made)
+
+
+def _replaceable(waiting: draft.Draft, before: RootDocument) -> bool:
+    """Whether nobody's work is lost: the draft was published already, or is a mere renewal that nobody has signed."""
+    if waiting.metadata.signed_bytes == before.metadata.signed_bytes:
+        return True
+    roles = read_root(waiting.metadata.to_bytes()).roles
+    same = all(set(roles[name].keys) == set(role.keys) for name, role in before.roles.items())
+    return same and not waiting.metadata.signatures
 
 
 def targets_role_changes(before: RootDocument, after: RootDocument) -> bool:

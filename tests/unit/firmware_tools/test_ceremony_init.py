@@ -1,6 +1,8 @@
 """The first ceremony: keys on disk, the first root, an empty catalogue."""
 
+import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,51 @@ def test_one_holder_cannot_be_two(tmp_path: Path, now_s: float) -> None:
     with pytest.raises(PolicyError):
         ceremony.init(tmp_path / "f", fleet="acme", now_s=now_s, public={"root": [key, key]})
     assert not (tmp_path / "f").exists()
+
+
+RENAMES = 13
+
+
+@pytest.mark.parametrize("at", range(RENAMES + 1))
+def test_a_ceremony_that_was_cut_short_can_be_begun_again(
+    tmp_path: Path, now_s: float, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before any of its renames: the second try ends in one whole fleet, and in nothing left over."""
+    count = 0
+    rename, replace = Path.rename, Path.replace
+
+    class Killed(BaseException):
+        pass
+
+    def counted(original: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def move(path: Path, target: Path) -> Path:
+            nonlocal count
+            if count == at:
+                raise Killed
+            count += 1
+            return original(path, target)
+
+        return move
+
+    place = tmp_path / "fleet"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", counted(rename))
+        patch.setattr(Path, "replace", counted(replace))
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        if at < RENAMES:
+            with pytest.raises(Killed):
+                ceremony.init(place, fleet="acme", now_s=now_s, classes=["x86_64"])
+        else:
+            ceremony.init(place, fleet="acme", now_s=now_s, classes=["x86_64"])
+            assert count == RENAMES
+    if at == RENAMES or Fleet(place).roots():
+        with pytest.raises(PolicyError):
+            ceremony.init(place, fleet="acme", now_s=now_s, classes=["x86_64"])
+    else:
+        ceremony.init(place, fleet="acme", now_s=now_s, classes=["x86_64"])
+    fleet = Fleet(place)
+    assert {path.name for path in place.iterdir()} == {"offline", "online", "metadata", "draft", "classes"}
+    assert fleet.targets() is not None
+    assert {path.name for path in fleet.offline.iterdir()} == OFFLINE
+    for path in (*fleet.offline.iterdir(), *fleet.online.iterdir()):
+        assert any(keys.load(path).public_key.keyid in role.keys for role in fleet.root().roles.values())

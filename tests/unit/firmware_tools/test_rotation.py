@@ -119,10 +119,23 @@ def test_a_key_that_is_listed_cannot_come_again(fleet: Fleet, now_s: float) -> N
 
 
 def test_one_rotation_at_a_time(fleet: Fleet, now_s: float) -> None:
-    rotation.rotate(fleet, KeyChange(), now_s=now_s)
+    rotation.rotate(fleet, KeyChange(generate={"root": 1}), now_s=now_s)
     with pytest.raises(PolicyError) as caught:
         rotation.rotate(fleet, KeyChange(), now_s=now_s)
     assert caught.value.code == "conflict"
+
+
+def test_a_renewal_that_was_cut_short_can_be_made_again(fleet: Fleet, now_s: float) -> None:
+    rotation.rotate(fleet, KeyChange(), now_s=now_s)
+    rotation.rotate(fleet, KeyChange(), now_s=now_s + 1)
+    waiting = (fleet.draft / "root.json").read_bytes()
+    signing.sign(fleet, offline(fleet, "root-1"), now_s=now_s)
+    with pytest.raises(PolicyError):
+        rotation.rotate(fleet, KeyChange(), now_s=now_s)
+    signing.sign(fleet, offline(fleet, "root-2"), now_s=now_s)
+    (fleet.draft / "root.json").write_bytes(waiting)
+    rotation.rotate(fleet, KeyChange(), now_s=now_s)
+    assert signing.sign(fleet, offline(fleet, "root-1", "root-2"), now_s=now_s)[0].version == 3
 
 
 def test_names_are_never_used_twice(fleet: Fleet, now_s: float) -> None:

@@ -1,7 +1,7 @@
 """From a directory tree to an artifact: the same tree gives the same bytes.
 
 What a file's owner, times, umask, inode order or locale were does not matter. The compressor does: the
-same bytes need the same release of zstd, which is written in the description's log line of `pack`.
+same bytes need the same release of zstd, which the pinned requirements fix.
 """
 
 import hashlib
@@ -60,6 +60,8 @@ def pack(source: Path, out: Path, spec: ReleaseSpec, *, level: int = LEVEL) -> D
     """
     if not source.is_dir() and not source.is_file():
         raise PolicyError("bad-request", f"{source} is neither a directory nor a regular file")
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise PolicyError("bad-request", f"{out} lies in the tree that is packed: write it somewhere else")
     temporary = out.with_name(out.name + ".part")
     try:
         size, files = _pack_tree(source, temporary, level) if source.is_dir() else _copy(source, temporary)

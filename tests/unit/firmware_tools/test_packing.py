@@ -232,3 +232,9 @@ def test_the_options_file_is_not_packed(tree: Path, tmp_path: Path) -> None:
     before = packing.pack(tree, tmp_path / "a.tar.zst", SPEC)
     (tree / packing.OPTIONS_NAME).write_text("counter = 1\n")
     assert packing.pack(tree, tmp_path / "b.tar.zst", SPEC) == before
+
+
+def test_an_artifact_is_not_written_into_its_own_tree(tree: Path) -> None:
+    with pytest.raises(PolicyError):
+        packing.pack(tree, tree / "out.tar.zst", SPEC)
+    assert not (tree / "out.tar.zst").exists()

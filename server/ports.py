@@ -141,6 +141,9 @@ class Intake(Protocol):
     def offer(self, message: Incoming) -> bool:
         """Take the message, or return False at once where there is no room: try again after some `ack`."""
 
+    def refuse(self, code: str, detail: str) -> None:
+        """Count a message that stood on no topic of ours."""
+
 
 class Link(Protocol):
     """The server's one connection to the broker."""

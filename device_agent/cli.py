@@ -1,9 +1,11 @@
 """`fairlead-agent`: one line for every mistake, and nothing loaded that a command does not need."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from device_agent import AGENT_VERSION
 from device_agent.settings import AgentSettings, load
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config)
     if arguments.command == "run":
-        return _resident(settings)
+        _resident(settings)
     if arguments.command == "init":
         from device_agent.enrolment import init  # noqa: PLC0415 - needs cryptography; `run` must not
 
@@ -47,14 +49,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return doctor(settings)
 
 
-def _resident(settings: AgentSettings) -> int:
-    """Imports in the order that keeps the process small."""
-    from device_agent import lean  # noqa: PLC0415
-
-    lean.import_paho(tls=settings.broker.tls)
-    from device_agent.resident import run  # noqa: PLC0415
-
-    return run(settings)
+def _resident(settings: AgentSettings) -> NoReturn:
+    """Become the resident: a fresh interpreter without what this command line has loaded, in the same process."""
+    assert settings.path is not None
+    argv = [sys.executable, "-P", "-X", "no_debug_ranges", "-m", "device_agent", str(settings.path)]
+    os.execve(sys.executable, argv, {"MALLOC_ARENA_MAX": "1", **os.environ})  # noqa: S606 - no shell is the point
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,16 +1,40 @@
-"""Keeps out of the resident what its libraries load and it never uses.
+"""Keeps out of the resident what its libraries load and it never uses: half of its memory.
 
-paho imports TLS and the HTTP client at its top, for proxies and `mqtts`; hashlib loads OpenSSL for digests that CPython
-has itself. On a device without TLS that is two thirds of the resident's memory. While paho and hashlib are imported
-here, placeholders stand in those places; they are taken away at once, so that whoever needs the real module later
-gets it. Already imported modules are left alone.
+1. Modules that the standard library and paho import at their top for rare cases are loaded when somebody looks into
+   them. Nothing changes for who does. (`importlib.util.LazyLoader` loads them at the next `import` already.)
+2. paho imports TLS whether or not it is used, and hashlib loads OpenSSL for digests that CPython has itself. On a
+   device without TLS placeholders stand in those two places while paho and hashlib are imported; they are taken away
+   at once, so that whoever needs the real modules later gets them.
+3. What is imported already is left alone.
 """
 
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
+
+_RARE: Final = ("inspect", "locale", "shutil", "ipaddress", "uuid")
+"""Of dataclasses; of subprocess; of our own files; of urllib.parse; of paho. (Of dataclasses: only for a class without a docstring.)"""
+
+
+class _Rare(ModuleType):
+    """Stands for a module until its first attribute is asked for, then has all of them."""
+
+    def __getattr__(self, attribute: str) -> Any:
+        name = self.__name__
+        if sys.modules.get(name) is self:
+            del sys.modules[name]
+        real = importlib.import_module(name)
+        self.__dict__.update(real.__dict__)
+        return getattr(real, attribute)
+
+
+def make_rare_modules_lazy() -> None:
+    """Rule 1; to be called before anything else is imported."""
+    for name in _RARE:
+        sys.modules.setdefault(name, _Rare(name))
 
 
 def import_paho(*, tls: bool) -> None:
@@ -22,7 +46,7 @@ def import_paho(*, tls: bool) -> None:
 
 
 def _unused_by_paho(*, tls: bool) -> dict[str, ModuleType | None]:
-    """None makes the import fail, which paho takes as `not installed`."""
+    """None makes the import fail, which paho takes as `not installed`: without `socks` it never looks for a proxy."""
     request = ModuleType("urllib.request")
     return {"socks": None, "urllib.request": request} | ({} if tls else {"ssl": _ssl()})
 

@@ -20,6 +20,8 @@ _LINE: Final = 400
 
 @dataclass(slots=True)
 class _Window:
+    """The lines of one code in one minute."""
+
     began_s: float
     lines: int = 0
     dropped: int = 0

@@ -24,6 +24,8 @@ _GRACE_S: Final = 0.2
 
 @dataclass(slots=True)
 class _Reading:
+    """What one reader waits for, and what has come of it."""
+
     wanted: str
     sentinel: str
     changed: threading.Condition = field(default_factory=threading.Condition)

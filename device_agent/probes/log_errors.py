@@ -13,6 +13,8 @@ _ERROR: Final = re.compile(rb"\b(?:ERROR|CRITICAL|FATAL|PANIC)\b|^Traceback \(mo
 
 @dataclass(slots=True)
 class _Seen:
+    """Where the last look at one log ended."""
+
     size: int
     at_s: float
 

@@ -21,7 +21,6 @@ CRASH_POINTS: Final = (
     "activate.before_note",
     "activate.after_note",
     "activate.before_switch",
-    "activate.in_switch",
     "activate.after_switch",
     "service.before_stop",
     "service.after_unwanted",

@@ -43,6 +43,8 @@ class ServiceStatus:
     wanted: bool
     """Whether it ought to run."""
     running: bool
+    ended: bool
+    """It ended by itself and was not started again yet."""
     pid: int | None
     restarts: int
     """How often it ended by itself since this release was started; 0 again with the next release."""

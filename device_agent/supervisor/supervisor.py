@@ -152,6 +152,7 @@ class Supervisor:
             name=service,
             wanted=wanted.up,
             running=process is not None,
+            ended=process is None and wanted.up and _died(started),
             pid=None if process is None else process.pid,
             restarts=_restarts(wanted, started),
             since_s=None if process is None else age_s(process),

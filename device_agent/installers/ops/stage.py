@@ -1,0 +1,107 @@
+"""Unpack the release's artifacts into its slot."""
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any, Final
+
+from device_agent.adapters.files import remove, storing
+from device_agent.core.codec import from_json
+from device_agent.core.plan import PlannedRelease, PlannedTarget
+from device_agent.core.record import SlotName
+from device_agent.installers.crash import crash_point
+from device_agent.installers.durability import sync_tree
+from device_agent.installers.hashing import hash_lane
+from device_agent.installers.port import Device
+from device_agent.installers.registry import device_of, installer_of, parts_of
+from device_agent.installers.slots import Slots
+from device_agent.installers.tree_writer import TreeWriter
+from device_agent.installers.unpacking import unpack
+from device_agent.worker.context import WorkerContext
+from fleet_protocol.errors import FleetError, InstallError, ProtocolError
+
+_SPARE_BYTES: Final = 1024 * 1024
+_ENTRY_BYTES: Final = 4_096
+"""What a file or directory takes on the disk besides its content, at most."""
+
+
+def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """`{"release", "slot", "active"}` -> `{"tree"}`: the slot holds the release, synced, and this is its digest.
+
+    Raises InstallError `occupied` for the active slot, whoever says so. What fails gives the slot's space back.
+    """
+    release = from_json(PlannedRelease, args["release"])
+    slot: SlotName = args["slot"]
+    device = device_of(context.settings)
+    slots = device.slots(release.package)
+    installers = [(installer_of(part, device), part) for part in parts_of(release, slot)]
+    if slot == args["active"]:
+        raise InstallError("occupied", f"slot {slot} is the active one")
+    with storing(f"staging {release.package}"):
+        continued = slots.begin(slot, _content(release))
+        try:
+            tree = _fill(device, release, slot)
+            if continued and not _holds(slots, slot, tree):
+                slots.clear(slot)
+                slots.begin(slot, _content(release))
+                tree = _fill(device, release, slot)
+            for installer, part in installers:
+                installer.stage(part)
+        except (FleetError, OSError):
+            slots.clear(slot)
+            raise
+    return {"tree": tree}
+
+
+def _content(release: PlannedRelease) -> str:
+    """Names what comes into the slot: unfinished content of the same name is continued."""
+    return " ".join([release.package, release.version, *(target.sha256 for target in release.targets)])
+
+
+def _fill(device: Device, release: PlannedRelease, slot: SlotName) -> str:
+    """Write all targets; what is there already and equal is not written again."""
+    slots = device.slots(release.package)
+    with slots.opened(slot) as root, hash_lane() as lane, closing(TreeWriter(root, lane)) as writer:
+        _check_space(root, release)
+        for target in release.targets:
+            artifact = device.cache / target.sha256
+            try:
+                unpack(artifact, target, release.package, writer, lane)
+            except ProtocolError as error:
+                if error.code == "digest":
+                    remove(artifact)
+                raise
+        entries, tree = len(writer), writer.records.digest()
+    crash_point("stage.before_sync")
+    sync_tree(slots.path(slot), entries)
+    crash_point("stage.after_sync")
+    return tree
+
+
+def _check_space(root: int, release: PlannedRelease) -> None:
+    """What is in the slot from an interrupted attempt counts as free: it is part of what is needed."""
+    disk = os.fstatvfs(root)
+    needed = sum(_needed(target) for target in release.targets)
+    free = disk.f_bavail * disk.f_frsize + _used(root)
+    if free < needed + _SPARE_BYTES:
+        raise InstallError("no-space", f"{needed} bytes to install, {free} free")
+
+
+def _needed(target: PlannedTarget) -> int:
+    return target.unpacked_size
+
+
+def _used(root: int) -> int:
+    total = 0
+    for _, _, files, directory in os.fwalk(dir_fd=root, topdown=True, follow_symlinks=False):
+        total += sum(os.stat(name, dir_fd=directory, follow_symlinks=False).st_size for name in files)
+    return total
+
+
+def _holds(slots: Slots, slot: SlotName, tree: str) -> bool:
+    """Whether the disk has it so: a continued slot may hold more than the release."""
+    try:
+        slots.verify(slot, tree)
+    except InstallError:
+        return False
+    return True

@@ -1,0 +1,109 @@
+"""Runs installer operations as the agent does: in worker processes, or in this one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from device_agent.core.codec import to_json
+from device_agent.core.plan import PlannedRelease
+from device_agent.core.record import SlotName
+from device_agent.installers.crash import ENVIRONMENT
+from device_agent.settings import AgentSettings, load
+from device_agent.supervisor.supervisor import Supervisor
+from device_agent.worker.context import WorkerContext
+from fleet_protocol.errors import FleetError, error_of
+
+
+@dataclass
+class DeviceUnderTest:
+    """One device's state directory and settings, and its operations by name."""
+
+    root: Path
+    settings: AgentSettings
+    progress: list[float] = field(default_factory=list)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.settings.state_dir
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return Supervisor(self.state_dir)
+
+    def slot(self, slot: SlotName, package: str = "app") -> Path:
+        return self.state_dir / "slots" / package / slot
+
+    def current(self, package: str = "app") -> str | None:
+        link = self.state_dir / "slots" / package / "current"
+        return str(link.readlink()) if link.is_symlink() else None
+
+    def run(self, op: str, **args: Any) -> dict[str, Any]:
+        """The operation in this process; its errors are raised."""
+        context = WorkerContext(settings=self.settings, want=lambda _: None, progress=self.progress.append)
+        module = import_module(f"device_agent.installers.ops.{op}")
+        result: dict[str, Any] = module.run(json.loads(json.dumps(_plain(args))), context)
+        return result
+
+    def work(self, op: str, *, crash_at: str | None = None, **args: Any) -> dict[str, Any] | None:
+        """The operation in a worker process; None where it died, its error raised where it answered with one."""
+        environment = dict(os.environ) | ({ENVIRONMENT: crash_at} if crash_at else {})
+        request = {"op": op, "args": _plain(args), "config": str(self.root / "agent.toml")}
+        command = [sys.executable, "-m", "device_agent.worker"]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            answers = (json.loads(line) for line in process.stdout)
+            answer = next((line for line in answers if "ok" in line), None)
+            os.killpg(process.pid, signal.SIGKILL)  # as the resident does
+        if answer is None:
+            return None
+        if not answer["ok"]:
+            raise error_of(answer["code"], answer["detail"])
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def refused(self, op: str, **args: Any) -> FleetError:
+        """The error that the operation ends with."""
+        try:
+            self.run(op, **args)
+        except FleetError as error:
+            return error
+        raise AssertionError(f"{op} did not fail")
+
+    def install(self, release: PlannedRelease, slot: SlotName, previous: SlotName | None) -> str:
+        """Fetch, stage and activate in this process; returns the tree."""
+        self.run("fetch", release=release)
+        tree = self.run("stage", release=release, slot=slot, active=previous)["tree"]
+        self.run("activate", release=release, slot=slot, previous=previous, tree=tree)
+        return str(tree)
+
+
+def _plain(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: to_json(value) for name, value in args.items()}
+
+
+@contextmanager
+def device_under_test(root: Path, *, variables: Mapping[str, str] | None = None, **download: Any) -> Iterator[Any]:
+    """A device with nothing installed; whatever it started is ended with the block."""
+    hosts = json.dumps(download.pop("allowed_hosts", ["127.0.0.1"]))
+    lines = ['device = "node-1"', 'fleet = "acme"', 'class = "x86_64"', 'state_dir = "state"']
+    lines += ["[download]", f"allowed_hosts = {hosts}", *(f"{name} = {value}" for name, value in download.items())]
+    lines += ["[variables]", f'PYTHON = "{sys.executable}"']
+    lines += [f"{name} = {json.dumps(value)}" for name, value in (variables or {}).items()]
+    (root / "agent.toml").write_text("\n".join(lines) + "\n", "utf-8")
+    device = DeviceUnderTest(root, load(root / "agent.toml"))
+    try:
+        yield device
+    finally:
+        for name in list(device.supervisor.names()):
+            device.supervisor.stop(name, 0.0)

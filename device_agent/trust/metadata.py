@@ -72,6 +72,11 @@ class VerifiedCatalogue:
         info = from_value(TargetInfo, file.unrecognized_fields.get("custom"))
         return CatalogueTarget(length=file.length, sha256=sha256, info=info)
 
+    @property
+    def floors(self) -> Mapping[str, int]:
+        """Every floor that the catalogue sets, by package."""
+        return self._floors
+
     def floor(self, package: str) -> int:
         """The counter below which nothing of the package may be installed; 0 means none."""
         return self._floors.get(package, 0)

@@ -8,7 +8,9 @@ from fleet_protocol.manifest import Deployment, Manifest
 from fleet_protocol.timestamps import parse_time
 
 
-def plan(opened: Opened[Manifest], catalogue: Catalogue, device_class: str, root: int) -> Plan:
+def plan(
+    opened: Opened[Manifest], catalogue: Catalogue, device_class: str, *, root: int, floors: Mapping[str, int]
+) -> Plan:
     """The manifest narrowed to one device class by the catalogue; refused deployments carry their code."""
     manifest = opened.document
     matches = (match(deployment, catalogue, device_class) for deployment in manifest.deployments)
@@ -19,6 +21,7 @@ def plan(opened: Opened[Manifest], catalogue: Catalogue, device_class: str, root
         root=root,
         expires_s=parse_time(manifest.expires),
         deployments=tuple(_deployment(matched) for matched in matches),
+        floors=floors,
     )
 
 

@@ -1,6 +1,7 @@
 """A device's trust path in this process: the real operations on a real state directory, documents from a fleet."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,32 @@ class TrustDevice:
         """As if the device had waited long enough to be allowed another look for newer roots."""
         (self.settings.state_dir / "trust" / "allowance.json").unlink(missing_ok=True)
 
-    def refused(self, offer: Callable[[], object]) -> str:
-        """The code for which `offer` is refused; the device's trust must be as it was before."""
-        before = self.trusted()
+    def attempt(self, offer: Callable[[], object]) -> str | None:
+        """The code for which `offer` is refused, or None where it is accepted."""
         try:
             offer()
         except FleetError as error:
-            assert self.trusted() == before, f"refused ({error}), and yet something was written"
             return error.code
-        raise AssertionError("nothing was refused")
+        return None
+
+    def refused(self, offer: Callable[[], object]) -> str:
+        """The code for which `offer` is refused; the device's trust must be as it was before."""
+        before = self.trusted()
+        code = self.attempt(offer)
+        assert code is not None, "nothing was refused"
+        assert self.trusted() == before, f"refused ({code}), and yet something was written"
+        return code
+
+    def refused_metadata(self, bad: bytes) -> str | None:
+        """As `refused`, for a refresh whose earlier documents were good and may have been adopted (None: it went well).
+
+        The bad document itself must be in no file, and no floor of a signed document may have moved.
+        """
+        before = replace(self.floors, generation=0, files={})
+        code = self.attempt(self.refresh)
+        assert replace(self.floors, generation=0, files={}) == before
+        assert code is None or bad not in self.trusted().values()
+        return code
 
     def _want(self, topic: str) -> bytes | None:
         self.asked.append(topic)
@@ -99,3 +117,22 @@ class TrustDevice:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return str(path)
+
+
+def enrolled(state_dir: Path, **fleet_options: Any) -> tuple[Fleet, TrustDevice]:
+    """A fleet with two releases of one package, and its device, assigned and obeying a first manifest."""
+    fleet = Fleet(**fleet_options)
+    fleet.add_release("my-service", "1.0.0", 1)
+    fleet.add_release("my-service", "1.1.0", 2)
+    fleet.publish()
+    device = TrustDevice(fleet, state_dir)
+    device.offer_assignment(fleet.assignment())
+    device.offer_manifest(fleet.manifest(fleet.deployment("my-service", "1.0.0")))
+    return fleet, device
+
+
+def still_obeys(fleet: Fleet, device: TrustDevice) -> None:
+    """A valid manifest right after whatever happened is accepted, and its release is there to install."""
+    plan = device.offer_manifest(fleet.manifest(fleet.deployment("my-service", "1.1.0")))
+    assert plan["sequence"] == fleet.sequence
+    assert [(row["refusal"], row["release"]["version"]) for row in plan["deployments"]] == [(None, "1.1.0")]

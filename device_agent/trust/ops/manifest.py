@@ -59,7 +59,7 @@ def _finish(desk: Desk, opened: Opened[Manifest]) -> dict[str, Any]:
             raise TransportError(
                 "absent", f"the manifest was made under root {manifest.root}, newest is {versions.root}"
             )
-        planned = plan(opened, catalogue, desk.settings.device_class, versions.root)
+        planned = plan(opened, catalogue, desk.settings.device_class, root=versions.root, floors=catalogue.floors)
     desk.save(desk.raised(desk.floors, issued_s, opened.mark.voters, versions.expires_s))
     answer: dict[str, Any] = to_json(planned)
     return answer

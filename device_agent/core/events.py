@@ -129,7 +129,7 @@ class ReportQueued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tidied:
-    """A Commit or Discard of this package has ended well. Without it the tidying is asked for again at the next start."""
+    """A Commit or Discard of this package has ended well; unless it is said, the next start asks for it again."""
 
     at: Moment
     package: str

@@ -1,0 +1,98 @@
+"""Which deployments failed here, and whether they may be tried again (rule R17)."""
+
+from dataclasses import replace
+from typing import Final
+
+from device_agent.core.backoff import delay_s
+from device_agent.core.events import Moment
+from device_agent.core.plan import PlannedDeployment
+from device_agent.core.record import Failure, Record
+from fleet_protocol import limits
+
+TRIES: Final = 3
+"""Attempts at one deployment before somebody has to tell the device to try again."""
+KEPT: Final = limits.DEPLOYMENTS
+"""As many as a manifest can name, so that no failure that matters is ever forgotten."""
+TRANSIENT: Final = frozenset({"no-space", "io", "worker", "interrupted"})
+"""Codes that may be gone by the next try; all others say something about the release."""
+RETRY_FIRST_S: Final = 60.0
+BY_OPERATOR: Final = "rolled back by operator"
+_NUMBER_MOST: Final = 1_000
+
+
+def next_number(record: Record, deployment: str) -> int:
+    """The number of the next attempt at this deployment; 1 for the first."""
+    failure = record.failures.get(deployment)
+    return 1 if failure is None else min(failure.number + 1, _NUMBER_MOST)
+
+
+def remember(record: Record, at: Moment, deployment: str, code: str, detail: str, *, again: bool) -> Record:
+    """The record with one more failure of `deployment`; `again` lets it be retried by itself, up to TRIES."""
+    number = next_number(record, deployment)
+    before = record.failures.get(deployment)
+    tries = (0 if before is None else before.tries) + 1
+    retry_s = at.mono_s + delay_s(tries, at.luck, first_s=RETRY_FIRST_S) if again and tries < TRIES else None
+    failure = Failure(number=number, code=code, detail=detail, tries=tries, retry_s=retry_s)
+    others = {key: value for key, value in record.failures.items() if key != deployment}
+    return _bounded(replace(record, failures={**others, deployment: failure}))
+
+
+def forget(record: Record, deployment: str) -> Record:
+    """The record without a failure of `deployment`."""
+    return replace(record, failures={key: value for key, value in record.failures.items() if key != deployment})
+
+
+def refuse_release(record: Record, package: str, counter: int, failure: Failure) -> Record:
+    """The record with every deployment of the plan that would bring this release back counted as failed."""
+    same = [d.id for d in deployments(record) if d.release.package == package and d.release.counter == counter]
+    return _bounded(replace(record, failures={**record.failures, **dict.fromkeys(same, failure)}))
+
+
+def told_to_retry(record: Record, at: Moment, package: str | None) -> tuple[Record, int]:
+    """The record with the plan's failed deployments of the package (all, if None) free to be tried, and how many."""
+    told = [d.id for d in deployments(record) if package in (None, d.release.package) and d.id in record.failures]
+    lifted = {name: replace(record.failures[name], tries=0, retry_s=at.mono_s) for name in told}
+    return replace(record, failures={**record.failures, **lifted}), len(told)
+
+
+def renewed(record: Record, at: Moment) -> Record:
+    """The record with the retries of another boot put on this boot's clock."""
+    failures = {name: _renewed(failure, at) for name, failure in record.failures.items()}
+    return replace(record, failures=failures)
+
+
+def blocking(record: Record, deployment: str, at: Moment) -> Failure | None:
+    """The failure for which `deployment` may not be tried now, if there is one."""
+    failure = record.failures.get(deployment)
+    if failure is None or (failure.retry_s is not None and at.mono_s >= failure.retry_s):
+        return None
+    return failure
+
+
+def failed_before(failure: Failure) -> str:
+    """Why a failed deployment is not tried, for people."""
+    told = f" ({BY_OPERATOR})" if failure.detail == BY_OPERATOR else ""
+    return f"failed before: {failure.code}{told}"
+
+
+def deployments(record: Record) -> tuple[PlannedDeployment, ...]:
+    """The deployments of the plan; none where there is no plan."""
+    return () if record.plan is None else record.plan.deployments
+
+
+def _renewed(failure: Failure, at: Moment) -> Failure:
+    if failure.retry_s is None:
+        return failure
+    pause_s = delay_s(failure.tries, at.luck, first_s=RETRY_FIRST_S) if failure.tries else 0.0
+    return replace(failure, retry_s=at.mono_s + pause_s)
+
+
+def _bounded(record: Record) -> Record:
+    """What the plan does not name goes first, the oldest of it before the newer."""
+    excess = len(record.failures) - KEPT
+    if excess <= 0:
+        return record
+    named = {deployment.id for deployment in deployments(record)}
+    order = sorted(record.failures, key=lambda name: name in named)
+    dropped = frozenset(order[:excess])
+    return replace(record, failures={key: value for key, value in record.failures.items() if key not in dropped})

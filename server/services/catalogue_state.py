@@ -67,13 +67,6 @@ class Contents:
         """The release of that name, if the catalogue lists it."""
         return next((r for r in self.releases if (r.package, r.version) == (package, version)), None)
 
-    def lists(self, package: str, version: str, counter: int, targets: Sequence[Target]) -> bool:
-        """Whether the catalogue still lists exactly this release, not below its floor."""
-        release = self.release(package, version)
-        if release is None or release.counter != counter or counter < self.floors.get(package, 0):
-            return False
-        return all(target in release.targets for target in targets)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:

@@ -8,7 +8,8 @@ N2. Every manifest that differs from the one before has a higher sequence. The n
     stores the document.
 N3. Nothing is published that the device's own acceptance would refuse.
 N4. A manifest is issued anew long before it expires.
-N5. A deployment whose release has left the catalogue leaves the manifest: no device could accept it.
+N5. A deployment that devices would refuse, because its release or what it requires has left the catalogue, leaves the
+    manifest; the others stay.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +18,11 @@ from dataclasses import dataclass, replace
 from loguru import logger
 
 from fleet_protocol import envelope
+from fleet_protocol.acceptance import check_deployment
 from fleet_protocol.envelope import MANIFEST_TYPE, KeySet
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.limits import MANIFEST_SIZE
-from fleet_protocol.manifest import Deployment, DeploymentState, Manifest, Source
+from fleet_protocol.manifest import Deployment, DeploymentState, Fallback, Manifest, Source
 from fleet_protocol.payload import to_payload
 from fleet_protocol.schema import from_payload
 from fleet_protocol.timestamps import format_time
@@ -30,7 +32,7 @@ from server.domain.fleet import Group
 from server.domain.job import Job
 from server.domain.rollout import Rollout, RolloutState
 from server.ports import Reads
-from server.services.acceptance import accept
+from server.services.acceptance import ListedCatalogue, accept
 from server.services.catalogue import Catalogue
 from server.services.catalogue_state import Contents
 from server.services.keyring import Keyring
@@ -123,12 +125,20 @@ class Manifests:
         manifest = self._compose(work, contents, replace(group, sequence=max(group.sequence, 1)), now_s)
         return manifest.root, manifest.deployments
 
+    def deployment(self, contents: Contents, job: Job, rollout: Rollout) -> Deployment:
+        """What the manifest says about one rollout; raises ProtocolError where devices would refuse it (N3)."""
+        catalogue = ListedCatalogue.of(contents)
+        deployment = replace(deployment_of(job, rollout, self._sources(job)), fallback=None)
+        check_deployment(deployment, catalogue)
+        return replace(deployment, fallback=_live_fallback(deployment, job.fallback, catalogue))
+
     def _compose(self, work: Reads, contents: Contents, group: Group, now_s: float) -> Manifest:
         deployments = []
         for job, rollout in current_deployments(work, group.name):
-            if not contents.lists(rollout.package, rollout.version, rollout.counter, job.targets):
-                continue
-            deployments.append(deployment_of(self._with_live_fallback(contents, job, rollout), rollout, self._sources))
+            try:
+                deployments.append(self.deployment(contents, job, rollout))
+            except ProtocolError as error:
+                logger.warning("{} leaves the manifest of {}: {}", rollout.id, group.name, error)
         try:
             return Manifest(
                 fleet=self._rules.fleet,
@@ -141,14 +151,6 @@ class Manifests:
             )
         except ProtocolError as error:
             raise PolicyError("conflict", f"the manifest of {group.name} cannot be made: {error.detail}") from None
-
-    @staticmethod
-    def _with_live_fallback(contents: Contents, job: Job, rollout: Rollout) -> Job:
-        """The job without its fallback, once the catalogue has dropped that (N5)."""
-        back = job.fallback
-        if back is None or contents.lists(rollout.package, back.version, back.counter, back.targets):
-            return job
-        return replace(job, fallback=None)
 
     def _sources(self, job: Job) -> tuple[Source, ...]:
         """The operator's addresses first, then this server's own copies of the release and of its fallback."""
@@ -164,8 +166,8 @@ def current_deployments(work: Reads, group: str) -> list[tuple[Job, Rollout]]:
     return sorted(found, key=lambda pair: (pair[0].created_s, pair[0].id))
 
 
-def deployment_of(job: Job, rollout: Rollout, sources: Callable[[Job], Sequence[Source]]) -> Deployment:
-    """What the manifest says about one rollout."""
+def deployment_of(job: Job, rollout: Rollout, sources: Sequence[Source]) -> Deployment:
+    """The rollout in the manifest's words; nothing is checked against the catalogue."""
     return Deployment(
         id=rollout.id,
         package=rollout.package,
@@ -180,8 +182,21 @@ def deployment_of(job: Job, rollout: Rollout, sources: Callable[[Job], Sequence[
         not_before=job.not_before,
         window=job.window,
         probation_s=rollout.policy.probation_s,
-        sources=tuple(sources(job)),
+        sources=tuple(sources),
     )
+
+
+def _live_fallback(deployment: Deployment, fallback: Fallback | None, catalogue: ListedCatalogue) -> Fallback | None:
+    """The fallback as far as the catalogue still allows it: whole, only from the other slot, or not at all."""
+    if fallback is None:
+        return None
+    for offered in (fallback, replace(fallback, targets=())):
+        try:
+            check_deployment(replace(deployment, fallback=offered), catalogue)
+        except ProtocolError:
+            continue
+        return offered
+    return None
 
 
 def sign_document(payload: bytes, payload_type: str, role: KeySet, keyring: Keyring) -> bytes:

@@ -10,7 +10,7 @@ P4. Publishing everything again is always allowed: every document is idempotent 
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fleet_protocol.topics import Topics
@@ -39,11 +39,6 @@ class Publication:
         self._topics = topics
         self._lock = threading.Lock()
         self._holds: dict[str, bytes] = {}
-        self._listeners: list[Callable[[str, bytes], None]] = []
-
-    def on_publish(self, listener: Callable[[str, bytes], None]) -> None:
-        """Have `listener(topic, payload)` called just before each publication."""
-        self._listeners.append(listener)
 
     def load(self) -> None:
         """Read from the store what the broker must hold; call once before the first change."""
@@ -65,10 +60,6 @@ class Publication:
         """What the retained topic must hold; None means nothing."""
         return self._holds.get(topic)
 
-    def topics(self) -> list[str]:
-        """Every topic that must hold something."""
-        return list(self._holds)
-
     def restore(self, topic: str) -> None:
         """Publish what the topic must hold once more; an empty payload where it must hold nothing."""
         with self._lock:
@@ -88,6 +79,4 @@ class Publication:
             self._holds[topic] = payload
 
     def _publish(self, topic: str, payload: bytes) -> None:
-        for listener in self._listeners:
-            listener(topic, payload)
         self._link.publish(topic, payload, retain=True, qos=self._topics.parse(topic).type.qos)

@@ -1,0 +1,99 @@
+"""Keeps the broker's retained documents what the store says they are.
+
+Rules, cited by number in the tests:
+
+G1. A retained topic of the server that was emptied or overwritten holds the right document again within 5 s.
+G2. A topic of the server that must be empty is emptied.
+G3. A flood of foreign messages costs one publication a topic and round, and one audit entry a burst.
+G4. The server's own publications come back as echoes, sometimes late and out of step with the store. What counts is
+    the newest message on a topic: an echo that a newer one corrects within the settling time is no alarm.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from loguru import logger
+
+from server.ports import Clock, Store
+from server.services import audit
+from server.services.publication import Publication
+
+SETTLE_S: Final = 1.0
+"""A wrong message is left standing this long, for the right one may be on its way."""
+ROUND_S: Final = 0.5
+_BURST_S: Final = 60.0
+_WATCHED_MOST: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    since_s: float
+    """Monotonic."""
+    how: str
+
+
+class Guardian:
+    """Watches every retained topic that the server publishes."""
+
+    def __init__(self, store: Store, publication: Publication, *, clock: Clock, settle_s: float = SETTLE_S) -> None:
+        self._store = store
+        self._publication = publication
+        self._clock = clock
+        self._settle_s = settle_s
+        self._lock = threading.Lock()
+        self._wrong: dict[str, _Wrong] = {}
+        self._fresh = threading.Event()
+        self._told_s: float | None = None
+        self._untold = 0
+        self.restored = 0
+        """How many documents were put right because of foreign messages."""
+
+    def on_connected(self) -> None:
+        """The broker may have forgotten everything: the next round publishes all. Never blocks."""
+        self._fresh.set()
+
+    def on_retained(self, topic: str, payload: bytes) -> None:
+        """Take one message from a watched topic. Quick; called in the link's thread."""
+        right = payload == (self._publication.wanted(topic) or b"")
+        with self._lock:
+            if right:
+                self._wrong.pop(topic, None)
+            elif topic not in self._wrong and len(self._wrong) < _WATCHED_MOST:
+                self._wrong[topic] = _Wrong(time.monotonic(), "overwritten" if payload else "emptied")
+
+    def round(self) -> int:
+        """Publish what a new connection or a foreign message asks for; returns how many topics were put right."""
+        if self._fresh.is_set():
+            self._fresh.clear()
+            count = self._publication.restore_all()
+            logger.info("connected to the broker: {} document(s) published", count)
+        settled_s = time.monotonic() - self._settle_s
+        with self._lock:
+            spoilt = {topic: wrong.how for topic, wrong in self._wrong.items() if wrong.since_s <= settled_s}
+            for topic in spoilt:
+                del self._wrong[topic]
+        for topic in spoilt:
+            self._publication.restore(topic)
+        self.restored += len(spoilt)
+        self._tell(spoilt)
+        return len(spoilt)
+
+    def run(self, stop: threading.Event) -> None:
+        """Rounds until told to stop."""
+        while not stop.wait(ROUND_S):
+            self.round()
+
+    def _tell(self, spoilt: dict[str, str]) -> None:
+        """Rule G3: the first of a burst is told at once, the rest as a number when the burst is over."""
+        self._untold += len(spoilt)
+        now_s = self._clock.now_s()
+        if not self._untold or (self._told_s is not None and now_s - self._told_s < _BURST_S):
+            return
+        topic, how = next(iter(spoilt.items()), ("several topics", "spoilt"))
+        detail = f"{how} by somebody else, put right; {self._untold} since the last entry"
+        logger.warning("{} was {}", topic, detail)
+        with self._store.begin() as work:
+            audit.record(work, now_s, who=audit.GUARDIAN, verb="restore", subject=topic, detail=detail)
+        self._told_s, self._untold = now_s, 0

@@ -1,0 +1,92 @@
+"""What people are shown of an update: the operator's request, how far it is, and why."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from fleet_protocol.manifest import bucket
+from server.domain import engine
+from server.domain.fleet import AttemptSeen, Device
+from server.domain.job import Job
+from server.domain.rollout import FailureSeen, Rollout
+from server.ports import Reads
+from server.services.retrying import FAILED
+
+FAILURES_MOST: Final = 20
+Place = Literal["committed", "failed", "in_progress", "waiting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Devices of the group by where they are with this update.
+
+    Every selected device is committed, failed, in progress or waiting; `silent` says of how many of the last two
+    nothing was heard for the policy's `silence_s`.
+    """
+
+    devices: int
+    selected: int
+    committed: int
+    failed: int
+    in_progress: int
+    silent: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """One update with its evidence."""
+
+    job: Job
+    rollout: Rollout
+    counts: Counts
+    failures: tuple[FailureSeen, ...]
+
+
+def view(work: Reads, job: Job, rollout: Rollout, now_s: float) -> JobView:
+    """Count the group's devices from their own signed reports. One device, one place."""
+    devices = work.devices(rollout.group)
+    attempts = {attempt.device: attempt for attempt in work.attempts(rollout.id)}
+    selected = [device for device in devices if takes_part(job, rollout, device.id)]
+    places = Counter(_place(rollout, attempts.get(device.id)) for device in selected)
+    unfinished = [d for d in selected if _place(rollout, attempts.get(d.id)) in ("in_progress", "waiting")]
+    return JobView(
+        job=job,
+        rollout=rollout,
+        counts=Counts(
+            devices=len(devices),
+            selected=len(selected),
+            committed=places["committed"],
+            failed=places["failed"],
+            in_progress=places["in_progress"],
+            silent=sum(_is_silent(device, rollout, now_s) for device in unfinished),
+            waiting=places["waiting"],
+        ),
+        failures=_failures([attempt for attempt in attempts.values() if attempt.outcome in FAILED]),
+    )
+
+
+def takes_part(job: Job, rollout: Rollout, device: str) -> bool:
+    """Whether an open wave includes the device, as the device itself would say."""
+    return device in engine.named_devices(rollout) or bucket(job.salt, device) < engine.share_of(rollout)
+
+
+def _place(rollout: Rollout, attempt: AttemptSeen | None) -> Place:
+    if attempt is None or attempt.version != rollout.version:
+        return "waiting"
+    if attempt.outcome is None:
+        return "waiting" if attempt.stage == "idle" else "in_progress"
+    if attempt.outcome == "committed":
+        return "committed"
+    return "failed" if attempt.outcome in FAILED else "waiting"
+
+
+def _is_silent(device: Device, rollout: Rollout, now_s: float) -> bool:
+    heard_s = max(device.seen_s or 0.0, rollout.wave_opened_s or 0.0)
+    return now_s - heard_s >= rollout.policy.silence_s
+
+
+def _failures(attempts: Sequence[AttemptSeen]) -> tuple[FailureSeen, ...]:
+    newest = sorted(attempts, key=lambda attempt: attempt.at_s, reverse=True)[:FAILURES_MOST]
+    return tuple(FailureSeen(device=a.device, code=a.code or a.outcome or "", detail=a.detail) for a in newest)

@@ -1,0 +1,162 @@
+"""The server's heartbeat: evidence in, decisions out, and the duties that come with time.
+
+Rules, cited by number in the tests:
+
+T1. A decision, the manifest that carries it and its audit entry are one transaction; the broker hears of it after the
+    commit. A server that is killed between any two steps goes on from the last commit.
+T2. Deciding twice changes nothing: without new evidence a tick writes nothing.
+T3. A rollout that completes for a whole audience supersedes the older deployments of its package to that audience.
+T4. One rollout's trouble does not stop the others: it is logged, and tried again at the next tick.
+T5. A rollout whose release has left the catalogue is held, with the reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from loguru import logger
+
+from fleet_protocol.errors import FleetError
+from server.domain import engine
+from server.domain.rollout import Complete, Decision, Hold, Observations, OpenWave, Recall, Rollout, RolloutState
+from server.ports import Clock, Reads, Store
+from server.services import audit
+from server.services.audience import Audience
+from server.services.catalogue import Catalogue
+from server.services.manifests import Manifests, current_deployments
+from server.services.publication import Change, Publication
+
+Observe = Callable[[Reads, Rollout, float], Observations]
+"""Evidence for one rollout at a moment (epoch seconds)."""
+_DUTIES_S: Final = 5.0
+
+
+class RolloutTick:
+    """Called every second by one thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        publication: Publication,
+        catalogue: Catalogue,
+        manifests: Manifests,
+        *,
+        observe: Observe,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._publication = publication
+        self._catalogue = catalogue
+        self._manifests = manifests
+        self._observe = observe
+        self._clock = clock
+        self._duties_s = 0.0
+        self._complaints: dict[str, str] = {}
+
+    def tick(self) -> None:
+        """One round over all rollouts that may still change, and over what is due."""
+        now_s = self._clock.now_s()
+        with self._store.read() as reads:
+            moving = [*reads.rollouts(state=RolloutState.ACTIVE), *reads.rollouts(state=RolloutState.HELD)]
+            due = [rollout.id for rollout in moving if self._decisions(reads, rollout, now_s)]
+        for rollout_id in due:
+            self._guarded(rollout_id, lambda name=rollout_id: self._advance(name, now_s))
+        if now_s - self._duties_s >= _DUTIES_S:
+            self._duties_s = now_s
+            self._guarded("catalogue", lambda: self._renew_catalogue(now_s))
+            self._guarded("manifests", lambda: self._renew_manifests(now_s))
+
+    def start(self) -> None:
+        """Bring every manifest in step with the store, the catalogue and the settings of this start."""
+        now_s = self._clock.now_s()
+        with self._store.read() as reads:
+            groups = reads.groups()
+        if self._catalogue.contents is None:
+            return
+        for group in groups:
+            self._guarded(f"manifest of {group.name}", lambda name=group.name: self._refresh(name, now_s))
+
+    def _decisions(self, work: Reads, rollout: Rollout, now_s: float) -> list[Decision]:
+        contents = self._catalogue.contents
+        if contents is None:
+            return []
+        release = contents.release(rollout.package, rollout.version)
+        if rollout.state is RolloutState.ACTIVE and (release is None or release.counter != rollout.counter):
+            return [Hold(reason=f"{rollout.package} {rollout.version} has left the catalogue")]
+        return engine.decide(rollout, self._observe(work, rollout, now_s), now_s)
+
+    def _advance(self, rollout_id: str, now_s: float) -> None:
+        """Decide once more inside the transaction, where nobody else can change the evidence (T1, T2)."""
+        with self._publication.begin() as change:
+            rollout = change.work.rollout(rollout_id)
+            if rollout is None:
+                return
+            changed = rollout
+            for decision in self._decisions(change.work, rollout, now_s):
+                changed = engine.apply(changed, decision, now_s)
+                verb, detail = _words(decision, changed)
+                audit.record(change.work, now_s, who=audit.ENGINE, verb=verb, subject=rollout_id, detail=detail)
+            if changed == rollout:
+                return
+            change.work.put_rollout(changed)
+            if changed.state is RolloutState.COMPLETE:
+                _supersede(change, changed)
+            self._manifests.reissue(change, changed.group, now_s)
+
+    def _renew_catalogue(self, now_s: float) -> None:
+        with self._publication.begin() as change:
+            if self._catalogue.is_due(now_s):
+                self._catalogue.resign(change, now_s)
+            self._catalogue.clear_stale(change, now_s)
+
+    def _renew_manifests(self, now_s: float) -> None:
+        if self._catalogue.contents is None:
+            return
+        with self._store.read() as reads:
+            due = [group.name for group in reads.groups() if self._manifests.is_due(group, now_s)]
+        for name in due:
+            self._refresh(name, now_s)
+
+    def _refresh(self, group_name: str, now_s: float) -> None:
+        with self._publication.begin() as change:
+            group = change.work.group(group_name)
+            if group is not None:
+                self._manifests.refresh(change, group, now_s)
+
+    def _guarded(self, subject: str, act: Callable[[], None]) -> None:
+        """Rule T4; one log line for each new complaint, not one a second."""
+        try:
+            act()
+        except FleetError as error:
+            if self._complaints.get(subject) != str(error):
+                logger.error("{}: {}; tried again every tick", subject, error)
+            self._complaints[subject] = str(error)
+        else:
+            self._complaints.pop(subject, None)
+
+
+def _supersede(change: Change, newer: Rollout) -> None:
+    """Rule T3."""
+    audience = Audience.of(newer.policy)
+    for job, rollout in current_deployments(change.work, newer.group):
+        older = rollout.package == newer.package and rollout.id != newer.id and _settled(rollout)
+        if older and audience.covers(Audience.of(rollout.policy)):
+            change.work.put_job(replace(job, superseded=True))
+
+
+def _settled(rollout: Rollout) -> bool:
+    return rollout.state is not RolloutState.ACTIVE
+
+
+def _words(decision: Decision, rollout: Rollout) -> tuple[str, str]:
+    match decision:
+        case OpenWave(index=index):
+            wave = rollout.policy.waves[index]
+            named = f" and {len(wave.devices)} named device(s)" if wave.devices else ""
+            return "open-wave", f"{index + 1} of {len(rollout.policy.waves)}: {wave.share_bp / 100:g} %{named}"
+        case Hold(reason=reason):
+            return "hold", reason
+        case Recall(reason=reason):
+            return "recall", reason
+        case Complete():
+            return "complete", f"{rollout.package} {rollout.version}"

@@ -62,7 +62,6 @@ class Agent:
     ) -> None:
         self._settings, self._ports, self._inbox, self._link = settings, ports, inbox, ports.link
         self._clock, self._log = ports.clock, ports.log
-        self._began_s = 0.0
         self._stopping = False
         clock, log = ports.clock, ports.log
         documents = Lane(ports.documents, inbox)
@@ -183,8 +182,6 @@ class Agent:
         if record.stage != before.stage:
             self._announcer.progress(None)
             self._log.info("stage", f"{record.stage}: {record.why}")
-            if record.stage == "probation":
-                self._began_s = self._clock.wall_s()
 
     def _act(self, effect: Effect) -> None:
         if isinstance(effect, Report):
@@ -194,7 +191,7 @@ class Agent:
         elif isinstance(effect, Cancel):
             self._attempts.cancel()
         else:
-            wanted = operation(effect, self.record, self._began_s)
+            wanted = operation(effect, self.record)
             if wanted is not None:
                 self._attempts.add(wanted.op, wanted.args, self._ended(wanted))
 

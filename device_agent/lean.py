@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 _RARE: Final = ("inspect", "locale", "shutil", "ipaddress", "uuid")
-"""Of dataclasses; of subprocess; of our own files; of urllib.parse; of paho. (Of dataclasses: only for a class without a docstring.)"""
+"""Of dataclasses (for one without a docstring); of subprocess; of our own files; of urllib.parse; of paho."""
 
 
 class _Rare(ModuleType):

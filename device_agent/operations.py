@@ -21,16 +21,13 @@ class Operation:
     subject: str
 
 
-def operation(effect: Effect, record: Record, since: float) -> Operation | None:
-    """The operation of a worker effect, or None for an effect that needs no worker.
-
-    `since` is the monotonic moment at which the probation began, for checks.
-    """
+def operation(effect: Effect, record: Record) -> Operation | None:
+    """The operation of a worker effect, or None for an effect that needs no worker."""
     if isinstance(effect, Commit):
         args = {"release": to_json(effect.release), "slot": effect.slot}
         return Operation("commit", args, effect.package)
     if isinstance(effect, Discard):
-        return Operation("discard", {"package": effect.package, "spare": effect.slot}, effect.package)
+        return Operation("discard", {"package": effect.package, "slot": effect.slot}, effect.package)
     attempt = record.attempt
     if attempt is None:
         return None
@@ -45,7 +42,7 @@ def operation(effect: Effect, record: Record, since: float) -> Operation | None:
         args = {"release": release, "slot": attempt.slot, "previous": attempt.previous, "tree": attempt.tree}
         return Operation("activate", args, attempt.deployment)
     if isinstance(effect, Check):
-        return Operation("check", {"release": release, "slot": attempt.slot, "since": since}, attempt.deployment)
+        return Operation("check", {"release": release, "slot": attempt.slot}, attempt.deployment)
     if isinstance(effect, Revert):
         before = slots.content(attempt.previous)
         args = {

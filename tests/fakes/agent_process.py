@@ -167,4 +167,4 @@ def running_agent(directory: Path, broker_url: str, fleet: Fleet, *, settings: s
 
 def _environment() -> dict[str, str]:
     root = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": root}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}

@@ -1,0 +1,98 @@
+"""Where everything of one demo is: folders, ports, programs."""
+
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+NODES: Final = ("node-1", "node-2", "node-3")
+GROUP: Final = "demo"
+FLEET: Final = "demo"
+PACKAGE: Final = "hello-web"
+_HOST: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlace:
+    """One demo device."""
+
+    name: str
+    folder: Path
+    http_port: int
+    service_port: int
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "agent.toml"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{_HOST}:{self.http_port}"
+
+    @property
+    def service_url(self) -> str:
+        return f"http://{_HOST}:{self.service_port}/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """The demo's own map."""
+
+    home: Path
+    broker_port: int
+    server_port: int
+    nodes: tuple[NodePlace, ...]
+
+    @property
+    def broker_url(self) -> str:
+        return f"mqtt://{_HOST}:{self.broker_port}"
+
+    @property
+    def server_url(self) -> str:
+        return f"http://{_HOST}:{self.server_port}"
+
+    @property
+    def release_desk(self) -> Path:
+        """The release engineer's folder: offline keys and the catalogue."""
+        return self.home / "release-desk"
+
+    @property
+    def server_data(self) -> Path:
+        return self.home / "server"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+
+def program(name: str) -> str:
+    """The console script of this installation; beside the interpreter that runs us."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def choose(home: Path) -> Places:
+    """Default ports where they are free, ports of the kernel's choice where they are not."""
+    taken: list[socket.socket] = []
+    try:
+        ports = [_claim(port, taken) for port in (1883, 8080, 8081, 8082, 8083, 0, 0, 0)]
+    finally:
+        for sock in taken:
+            sock.close()
+    nodes = tuple(
+        NodePlace(name=name, folder=home / name, http_port=ports[2 + n], service_port=ports[5 + n])
+        for n, name in enumerate(NODES)
+    )
+    return Places(home=home, broker_port=ports[0], server_port=ports[1], nodes=nodes)
+
+
+def _claim(port: int, taken: list[socket.socket]) -> int:
+    """Hold a port until all are chosen, so that no two are the same."""
+    sock = socket.socket()
+    taken.append(sock)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((_HOST, port))
+    except OSError:
+        sock.bind((_HOST, 0))
+    return int(sock.getsockname()[1])

@@ -109,8 +109,7 @@ class Ingest:
             try:
                 self._commit(batch)
             except TransportError as error:
-                self._metrics.retry()
-                logger.error("the database can not take {} message(s), tried again: {}", len(batch), error.detail)
+                self._metrics.retry(len(batch), error.detail)
                 limit_s = min(self._settings.retry_most_s, self._settings.retry_least_s * 2 ** min(failures, 30))
                 failures += 1
                 if self._stop.wait(self._luck() * limit_s):
@@ -140,31 +139,33 @@ class Ingest:
         started_s = time.monotonic()
         tally = Tally()
         screened = [found for message in batch if (found := _screened(message, tally)) is not None]
-        reports = self._open_reports(screened, tally)
+        reports, bad = self._open_reports(screened, tally)
         with self._store.begin() as work:
-            replies = _Batch(work, screened, reports, tally).store()
+            replies = _Batch(work, [each for each in screened if id(each) not in bad], reports, tally).store()
         self._metrics.add(tally, messages=len(batch), seconds=time.monotonic() - started_s)
         for message in batch:
             message.ack()
         for device, payload in replies:
             self._tell(device, payload)
 
-    def _open_reports(self, screened: Iterable[Screened], tally: Tally) -> dict[int, Report]:
-        """Verified reports by the identity of their message, read against the keys of a snapshot."""
+    def _open_reports(self, screened: Iterable[Screened], tally: Tally) -> tuple[dict[int, Report], set[int]]:
+        """Reports that verify under the keys of a snapshot, and those that do not, by the identity of `Screened`."""
         asked = [each for each in screened if each.kind == REPORT.name]
         if not asked:
-            return {}
+            return {}, set()
         with self._store.read() as reads:
             devices = reads.devices_by_id({each.device for each in asked})
         opened: dict[int, Report] = {}
+        bad: set[int] = set()
         for each in asked:
             device = devices.get(each.device)
             try:
                 if device is not None:
                     opened[id(each)] = self._desk.open(each.message.payload, device)
             except ProtocolError as error:
+                bad.add(id(each))
                 tally.drop(each.kind, error.code, f"{each.device}: {error.detail}")
-        return opened
+        return opened, bad
 
     def _tell(self, device: str, payload: bytes) -> None:
         try:
@@ -189,6 +190,7 @@ class _Batch:
         self._screened = screened
         self._reports = reports
         self._tally = tally
+        self._devices: dict[str, Device] = {}
         self._rollouts: dict[str, Rollout | None] = {}
         self._changed: dict[str, Device] = {}
         self._seen: dict[str, float] = {}
@@ -234,6 +236,7 @@ class _Batch:
     def _take_report(self, each: Screened) -> bool:
         report = self._reports.get(id(each))
         if report is None:
+            self._tally.drop(each.kind, "unknown-node", f"{each.device} was enrolled only just now")
             return False
         device = self._devices[each.device]
         try:

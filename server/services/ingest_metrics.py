@@ -1,5 +1,6 @@
 """What is counted of the ingest, and when a line is logged about what was dropped."""
 
+import threading
 import time
 from collections import Counter as Counts
 from collections.abc import Callable
@@ -86,9 +87,11 @@ class IngestMetrics:
         if untold:
             logger.warning("dropped {} {} message(s), {}: {}", untold, kind, code, detail)
 
-    def retry(self) -> None:
-        """A batch could not be stored now and is kept."""
+    def retry(self, messages: int, detail: str) -> None:
+        """A batch could not be stored now and is kept; one log line a burst."""
         self._retries.inc()
+        if self._bursts.note("retry"):
+            logger.error("the database can not take {} message(s), tried until it does: {}", messages, detail)
 
 
 class Bursts:
@@ -96,15 +99,17 @@ class Bursts:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._told_s: dict[str, float] = {}
         self._untold: Counts[str] = Counts()
 
     def note(self, subject: str, number: int = 1) -> int:
         """How many to speak of now; 0 means keep quiet. Subjects must be few."""
-        self._untold[subject] += number
-        now_s = self._clock()
-        told_s = self._told_s.get(subject)
-        if told_s is not None and now_s - told_s < _BURST_S:
-            return 0
-        self._told_s[subject] = now_s
-        return self._untold.pop(subject)
+        with self._lock:
+            self._untold[subject] += number
+            now_s = self._clock()
+            told_s = self._told_s.get(subject)
+            if told_s is not None and now_s - told_s < _BURST_S:
+                return 0
+            self._told_s[subject] = now_s
+            return self._untold.pop(subject)

@@ -57,7 +57,9 @@ def _sample(message: Incoming) -> float:
 
 def _state(message: Incoming) -> float | None:
     stated = _flat(message).get("time")
-    return min(message.at_s, float(stated)) if type(stated) in (int, float) else None
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
+        return None
+    return min(message.at_s, float(stated))
 
 
 def _health(message: Incoming) -> float:

@@ -22,7 +22,7 @@ class Connections:
         self._limits = StreamLimits(packet_size=packet_size)
         self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _DESCRIPTORS_KEPT)
         self._complain = complain
-        self._broker = FleetBroker(data_dir)
+        self._broker = FleetBroker(data_dir, complain)
         self._server: asyncio.Server | None = None
         self._open: set[GuardedStream] = set()
         self._by_client: dict[str, GuardedStream] = {}

@@ -49,6 +49,8 @@ class GuardedStream(ReaderAdapter, WriterAdapter):  # type: ignore[misc]  # amqt
         self._keepalive_s: float | None = None
         self._drain_lock = asyncio.Lock()
         self.ended = asyncio.Event()
+        self.disconnected = False
+        """The client said DISCONNECT, after which it may say nothing more and has no will."""
         self.refusal: FleetError | None = None
         """Why the connection was ended by us; None where the client ended it."""
 
@@ -82,7 +84,9 @@ class GuardedStream(ReaderAdapter, WriterAdapter):  # type: ignore[misc]  # amqt
             if self._over:
                 raise asyncio.IncompleteReadError(self._checked, n)
             try:
-                self._checked += _encode(*await self._packet(None, self._keepalive_s))
+                header, body = await self._packet(None, self._keepalive_s)
+                self._checked += _encode(header, body)
+                self.disconnected = self._over = header.kind is PacketType.DISCONNECT
             except (FleetError, asyncio.IncompleteReadError, OSError) as error:
                 self._refuse(error)
         data, self._checked = self._checked[:n], self._checked[n:]

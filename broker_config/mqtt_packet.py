@@ -69,6 +69,12 @@ def read_header(data: bytes, *, max_size: int) -> Header | None:
     Raises ProtocolError `parse` for a type or flags that a client may not send, `size` for a body
     of more than `max_size` bytes (P1).
     """
+    kind, flags = _kind(data[0] >> 4), data[0] & 0x0F
+    if kind is PacketType.PUBLISH:
+        if flags & 0x06 == 0x06 or flags & 0x0E == 0x08:
+            raise ProtocolError("parse", "flags of PUBLISH")
+    elif flags != _FLAGS[kind]:
+        raise ProtocolError("parse", f"flags of {kind.name}")
     length, shift = 0, 0
     for byte in data[1:HEADER_MOST]:
         length |= (byte & 0x7F) << shift
@@ -79,12 +85,6 @@ def read_header(data: bytes, *, max_size: int) -> Header | None:
         if len(data) >= HEADER_MOST:
             raise ProtocolError("parse", "the remaining length has more than four bytes")
         return None
-    kind, flags = _kind(data[0] >> 4), data[0] & 0x0F
-    if kind is PacketType.PUBLISH:
-        if flags & 0x06 == 0x06 or flags & 0x0E == 0x08:
-            raise ProtocolError("parse", "flags of PUBLISH")
-    elif flags != _FLAGS[kind]:
-        raise ProtocolError("parse", f"flags of {kind.name}")
     if length > max_size:
         raise ProtocolError("size", f"a {kind.name} of {length} bytes, at most {max_size} are allowed")
     return Header(kind, flags, length)

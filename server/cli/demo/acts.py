@@ -47,10 +47,7 @@ class Play:
         job = self._release("1.0.0", counter=1, health=200)
         if job["state"] != "complete":
             return self._not_as_told(f"the rollout ended {job['state']}: {job['reason']}")
-        for node in self._places.nodes:
-            if not self._answers(node.name, node.service_url, "1.0.0"):
-                return False
-        return True
+        return self._all_answer("1.0.0")
 
     def second_act(self) -> bool:
         """A release that starts and then fails its health check; True once it was stopped at the first device."""
@@ -59,9 +56,8 @@ class Play:
         if job["state"] != "recalled":
             return self._not_as_told(f"the rollout ended {job['state']}: {job['reason']}")
         self._narrator.good(f"recalled, because {job['reason']}")
-        for node in self._places.nodes:
-            if not self._answers(node.name, node.service_url, "1.0.0"):
-                return False
+        if not self._all_answer("1.0.0"):
+            return False
         for name in NODES[1:]:
             if any(a["deployment"] == job["job_id"] for a in self._node(name)["attempts"]):
                 return self._not_as_told(f"{name} tried the bad release")
@@ -105,6 +101,9 @@ class Play:
     def _node(self, name: str) -> Mapping[str, Any]:
         node: Mapping[str, Any] = self._client.get(f"/api/nodes/{name}")
         return node
+
+    def _all_answer(self, version: str) -> bool:
+        return all(self._answers(node.name, node.service_url, version) for node in self._places.nodes)
 
     def _answers(self, name: str, url: str, version: str) -> bool:
         """Wait until the device's own service says the version that it should run."""

@@ -187,7 +187,7 @@ def _home(folder: Path | None) -> Iterator[Path]:
 def _interruptible() -> Iterator[None]:
     """SIGTERM ends the demo as Ctrl-C does."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -22,11 +22,17 @@ class Page(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        print(self.path, format % args, flush=True)
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002 - the base's signature
+        say(f"{self.path} {code}")
+
+
+def say(text: str) -> None:
+    """One line for the device's service log."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Page)
-print(f"hello-web {ABOUT['version']} listens on {server.server_port}", flush=True)
+say(f"hello-web {ABOUT['version']} listens on {server.server_port}")
 server.serve_forever()

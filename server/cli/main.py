@@ -1,0 +1,75 @@
+"""`fairlead`: the server, the demo, and the operator's commands."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.cli import steer, view
+from server.cli.demo.command import demo
+from server.cli.doctor import doctor
+from server.cli.publish import publish
+from server.cli.session import one_line_errors
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Signed updates for fleets of Linux devices over MQTT.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fairlead {importlib.metadata.version('fairlead')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fairlead(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Try `fairlead demo` first: a whole fleet on this machine, in one command."""
+
+
+@app.command(rich_help_panel="Servers")
+def serve(
+    data_dir: Annotated[Path | None, typer.Option(help="Database, artifacts, catalogue, online keys, token.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port; 0 lets the kernel choose.")] = None,
+    broker_url: Annotated[str | None, typer.Option(help="mqtt:// or mqtts://; without it, an embedded broker.")] = None,
+    fleet: Annotated[str | None, typer.Option(help="The fleet's name, as in its root.")] = None,
+    signing: Annotated[str | None, typer.Option(help="online, or server: it then holds all keys.")] = None,
+) -> None:
+    """Run the server. Every option is also a variable FAIRLEAD_<NAME>."""
+    from server import app as server_app  # noqa: PLC0415 - the other commands start without a web framework
+    from server import settings as server_settings  # noqa: PLC0415
+
+    chosen = {
+        "data_dir": data_dir,
+        "host": host,
+        "port": port,
+        "broker_url": broker_url,
+        "fleet": fleet,
+        "signing": signing,
+    }
+    with one_line_errors():
+        loaded = server_settings.load(**{name: value for name, value in chosen.items() if value is not None})
+        raise typer.Exit(server_app.run(loaded))
+
+
+app.command(rich_help_panel="Servers")(demo)
+app.command(rich_help_panel="Servers")(doctor)
+app.command(rich_help_panel="Rollouts")(publish)
+for _command in (view.rollouts, view.status, steer.hold, steer.resume, steer.advance, steer.recall, steer.retry):
+    app.command(rich_help_panel="Rollouts")(_command)
+for _command in (view.devices, view.groups, view.services, view.logs, view.health, steer.rollback, steer.move):
+    app.command(rich_help_panel="Devices")(_command)
+for _command in (view.releases, steer.upload, view.audit):
+    app.command(rich_help_panel="Releases and records")(_command)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,68 @@
+"""`fairlead publish`: a release to a group or to named devices."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fleet_protocol.errors import PolicyError
+from server.catalogue_upload import upload_catalogue
+from server.cli import tables
+from server.cli.options import AsJson, Server, Token, Watch, names, percentages
+from server.cli.session import one_line_errors, open_session
+from server.cli.watch import watch as follow
+
+
+def publish(
+    package: Annotated[str, typer.Argument(help="The package, as in the catalogue.")],
+    version: Annotated[str, typer.Argument(help="The version, as in the catalogue.")],
+    group: Annotated[str | None, typer.Option(help="The group that gets it.")] = None,
+    nodes: Annotated[str | None, typer.Option(help="Devices that get it, by name: node-1,node-2.")] = None,
+    waves: Annotated[str | None, typer.Option(help="Cumulative percentages: 5,25,100.")] = None,
+    soak: Annotated[float | None, typer.Option(help="Seconds that a wave stays open before the next.")] = None,
+    probation: Annotated[int | None, typer.Option(help="Seconds that a device watches before it commits.")] = None,
+    failure_limit: Annotated[int | None, typer.Option(help="Failed devices that are tolerated.")] = None,
+    failure_rate: Annotated[float | None, typer.Option(help="Tolerated share of failures, 0 to 1.")] = None,
+    silence: Annotated[float | None, typer.Option(help="Seconds after which a device counts as silent.")] = None,
+    silence_limit: Annotated[int | None, typer.Option(help="Silent devices that are tolerated.")] = None,
+    on_failure: Annotated[str | None, typer.Option(help="recall or hold.")] = None,
+    kind: Annotated[str, typer.Option("--type", help="service, driver, package or files.")] = "service",
+    update_id: Annotated[
+        str | None, typer.Option("--id", help="The job's name: publishing twice is then once.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    catalogue: Annotated[
+        Path | None, typer.Option(help="Upload this signed catalogue first: the folder fairlead-firmware works on.")
+    ] = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Publish a release of the catalogue in waves; each opens on the evidence of the one before."""
+    with one_line_errors():
+        if (group is None) == (nodes is None):
+            raise PolicyError("bad-request", "say who gets it: either --group NAME or --nodes a,b")
+        options: dict[str, Any] = {
+            "update_id": update_id,
+            "group": group,
+            "target_nodes": None if nodes is None else names(nodes),
+            "waves": None if waves is None else percentages(waves),
+            "soak_s": soak,
+            "probation_s": probation,
+            "failure_limit": failure_limit,
+            "failure_rate": failure_rate,
+            "silence_s": silence,
+            "silence_limit": silence_limit,
+            "on_failure": on_failure,
+        }
+        body = {name: value for name, value in options.items() if value is not None}
+        body |= {"update_type": kind, "package_name": package, "package_version": version, "description": description}
+        session = open_session(server, token, as_json=as_json)
+        with session.client() as client:
+            if catalogue is not None:
+                upload_catalogue(client, catalogue)
+            job = client.post("/api/updates", body)
+            session.show(job, lambda: tables.rollout(job))
+            if watch:
+                raise typer.Exit(follow(session, client, job["job_id"]))

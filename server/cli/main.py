@@ -1,6 +1,7 @@
 """`fairlead`: the server, the demo, and the operator's commands."""
 
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -59,15 +60,16 @@ def serve(
         raise typer.Exit(server_app.run(loaded))
 
 
-app.command(rich_help_panel="Servers")(demo)
-app.command(rich_help_panel="Servers")(doctor)
-app.command(rich_help_panel="Rollouts")(publish)
-for _command in (view.rollouts, view.status, steer.hold, steer.resume, steer.advance, steer.recall, steer.retry):
-    app.command(rich_help_panel="Rollouts")(_command)
-for _command in (view.devices, view.groups, view.services, view.logs, view.health, steer.rollback, steer.move):
-    app.command(rich_help_panel="Devices")(_command)
-for _command in (view.releases, steer.upload, view.audit):
-    app.command(rich_help_panel="Releases and records")(_command)
+def _register(panel: str, *commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+_register("Servers", demo, doctor)
+_register("Rollouts", publish, view.rollouts, view.status)
+_register("Rollouts", steer.hold, steer.resume, steer.advance, steer.recall, steer.retry)
+_register("Devices", view.devices, view.groups, view.services, view.logs, view.health, steer.rollback, steer.move)
+_register("Releases and records", view.releases, steer.upload, view.audit)
 
 
 def main() -> None:

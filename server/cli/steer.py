@@ -72,9 +72,8 @@ def upload(
         session = open_session(server, token, as_json=as_json)
         with session.client() as client:
             answer = upload_catalogue(client, folder)
-            session.show(
-                answer, lambda: f"root {answer['root']}, targets {answer['targets']}, {answer['releases']} releases"
-            )
+            text = f"root {answer['root']}, targets {answer['targets']}, {answer['releases']} releases"
+            session.show(answer, lambda: text)
 
 
 def _verb(verb: str, job: str, reason: str, server: str | None, token: str | None, *, as_json: bool) -> None:

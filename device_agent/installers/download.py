@@ -88,6 +88,9 @@ class Downloader:
             raise InstallError("no-space", f"{part.left} bytes to download, {free} free")
 
     def _from_any(self, target: PlannedTarget, part: PartFile) -> None:
+        if part.is_right():  # a kill between the last block and the rename
+            part.finish()
+            return
         urls, errors = self._sources(target)
         mirrors = Mirrors(self._cache / "mirrors.json")
         for url in mirrors.order(urls):

@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -46,6 +46,10 @@ class Response:
         with _translated(self._url):
             return self._response.read1(most)
 
+    def close(self) -> None:
+        """Let go of the connection: a response that ends it owns it."""
+        self._response.close()
+
 
 @contextmanager
 def get(url: Url, policy: AddressPolicy, headers: Mapping[str, str], idle_s: float) -> Iterator[Response]:
@@ -55,8 +59,9 @@ def get(url: Url, policy: AddressPolicy, headers: Mapping[str, str], idle_s: flo
     other status than 200, 206 and 416).
     """
     for _ in range(_REDIRECTS + 1):
-        with closing(_connection(url, idle_s)) as connection:
-            response = _exchange(connection, url, policy, headers, idle_s)
+        with ExitStack() as stack:
+            connection = stack.enter_context(closing(_connection(url, idle_s)))
+            response = stack.enter_context(closing(_exchange(connection, url, policy, headers, idle_s)))
             if response.status not in _REDIRECT:
                 _check_status(response, url)
                 yield response

@@ -18,6 +18,7 @@ def main(directory: Path, restarts: int) -> int:
     """Never returns where the service could be started; otherwise 127, with a line on descriptor 4."""
     for descriptor in (LOCK, ANSWER):
         os.set_inheritable(descriptor, False)  # noqa: FBT003  it takes no keyword
+    os.closerange(ANSWER + 1, os.sysconf("SC_OPEN_MAX"))
     try:
         wanted = json.loads((directory / "wanted.json").read_bytes())
         _write_pid(directory, wanted["generation"], restarts)

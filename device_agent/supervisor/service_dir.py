@@ -83,6 +83,13 @@ class ServiceDir:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InstallError("io", f"{self.path.name}: wanted.json is not of its form: {error}") from None
 
+    def replaceable(self) -> Wanted | None:
+        """`wanted` for whoever overrules it: what can not be read must not keep a service from being stopped."""
+        try:
+            return self.wanted()
+        except InstallError:
+            return None
+
     def write_wanted(self, wanted: Wanted) -> None:
         """Durable before it returns."""
         value = {"up": wanted.up, "generation": wanted.generation, "spec": wanted.spec.to_json()}

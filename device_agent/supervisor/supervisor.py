@@ -58,7 +58,7 @@ class Supervisor:
         if not directory.path.is_dir():
             return
         with storing(f"stopping {service}"), directory.locked():
-            wanted = directory.wanted()
+            wanted = directory.replaceable()
             if wanted is not None and wanted.up:
                 directory.write_wanted(Wanted(up=False, generation=wanted.generation, spec=wanted.spec))
                 crash_point("service.after_unwanted")
@@ -135,7 +135,7 @@ class Supervisor:
         for service in names:
             directory = self.directory(service)
             with storing(f"stopping {service}"), directory.locked():
-                self._end(directory, _patience_s(directory.wanted(), None))
+                self._end(directory, _patience_s(directory.replaceable(), None))
 
     def directory(self, service: str) -> ServiceDir:
         """Where the service's files are. Raises ProtocolError `schema` for what is not an id."""
@@ -160,7 +160,7 @@ class Supervisor:
         )
 
     def _start(self, directory: ServiceDir, spec: ServiceSpec, lock: int) -> None:
-        wanted, started = directory.wanted(), directory.started()
+        wanted, started = directory.replaceable(), directory.started()
         same = wanted is not None and wanted.up and wanted.spec == spec
         if same and _alive(started) is not None:
             return

@@ -6,8 +6,8 @@
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from device_agent import AGENT_VERSION
@@ -28,18 +28,27 @@ PROGRESS_S: Final = 5.0
 _TOGETHER_S: Final = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One kind of reading; `read` gives None where there is nothing to say."""
+
+    kind: TopicType
+    interval_s: float
+    read: Callable[[Record], Mapping[str, Any] | None]
+
+
 class Announcer:
     """Used by the loop only. Times are monotonic."""
 
     def __init__(self, settings: AgentSettings, link: Link, probes: Probes, clock: Clock, log: Log) -> None:
         self._settings, self._link, self._probes, self._clock, self._log = settings, link, probes, clock, log
         intervals = settings.intervals
-        self._rounds: dict[str, tuple[float, Callable[[Record], None]]] = {
-            "heartbeat": (intervals.heartbeat_s, self._heartbeat),
-            "telemetry": (intervals.telemetry_s, self._telemetry),
-            "health": (intervals.health_s, lambda _record: self._health()),
-        }
-        self._due_s: dict[str, float] = {}
+        self._rounds: tuple[_Round, ...] = (
+            _Round(topics.HEARTBEAT, intervals.heartbeat_s, self._heartbeat),
+            _Round(topics.TELEMETRY, intervals.telemetry_s, self._telemetry),
+            _Round(topics.HEALTH, intervals.health_s, self._health),
+        )
+        self._due_s: dict[TopicType, float] = {}
         self._shown: dict[str, Any] = {}
         self._shown_s = 0.0
         self._held_back = False
@@ -49,10 +58,7 @@ class Announcer:
     def connected(self, record: Record) -> None:
         """Say everything now, and count the intervals from here."""
         self._shown = {}
-        now_s = self._clock.mono_s()
-        for name, (interval_s, announce) in self._rounds.items():
-            self._due_s[name] = now_s + interval_s
-            announce(record)
+        self._announce(record, self._rounds)
         self.tend(record)
 
     def progress(self, share: float | None) -> None:
@@ -73,11 +79,19 @@ class Announcer:
         now_s = self._clock.mono_s()
         if min(self._due_s.values(), default=now_s + 1.0) > now_s:
             return
-        for name, (interval_s, announce) in self._rounds.items():
-            if self._due_s.get(name, 0.0) <= now_s + min(_TOGETHER_S, interval_s / 4):
-                self._due_s[name] = now_s + interval_s
-                announce(record)
+        due = [r for r in self._rounds if self._due_s.get(r.kind, 0.0) <= now_s + min(_TOGETHER_S, r.interval_s / 4)]
+        self._announce(record, due)
         self._log.flush()
+
+    def _announce(self, record: Record, rounds: Sequence["_Round"]) -> None:
+        """Read first and publish then, all at once: the link's thread wakes once for it."""
+        readings = [(round_.kind, round_.read(record)) for round_ in rounds]
+        now_s = self._clock.mono_s()
+        for round_ in rounds:
+            self._due_s[round_.kind] = now_s + round_.interval_s
+        for kind, value in readings:
+            if value is not None:
+                self._publish(kind, value)
 
     def _state(self, record: Record) -> None:
         """Rule 1."""
@@ -118,7 +132,7 @@ class Announcer:
     def _newest_attack(self, record: Record) -> str | None:
         return self._attack if self._attack in record.attacks else None
 
-    def _heartbeat(self, record: Record) -> None:
+    def _heartbeat(self, record: Record) -> Mapping[str, Any]:
         beat = Heartbeat(
             time=round(self._clock.wall_s(), 3),
             uptime_s=round(time.clock_gettime(time.CLOCK_BOOTTIME), 1),
@@ -126,23 +140,21 @@ class Announcer:
             sequence=record.obeyed,
             agent=AGENT_VERSION,
         )
-        self._publish(topics.HEARTBEAT, asdict(beat))
+        return asdict(beat)
 
-    def _telemetry(self, _record: Record) -> None:
+    def _telemetry(self, _record: Record) -> Mapping[str, Any] | None:
         try:
-            values = self._probes.telemetry()
+            return {"time": round(self._clock.wall_s(), 3), **self._probes.telemetry()}
         except OSError as error:
             self._log.warning("telemetry", str(error))
-            return
-        self._publish(topics.TELEMETRY, {"time": round(self._clock.wall_s(), 3), **values})
+            return None
 
-    def _health(self) -> None:
+    def _health(self, _record: Record) -> Mapping[str, Any] | None:
         try:
-            health = self.health()
+            return asdict(self.health())
         except (OSError, FleetError) as error:
             self._log.warning("health", str(error))
-            return
-        self._publish(topics.HEALTH, asdict(health))
+            return None
 
     def _publish(self, kind: TopicType, value: Mapping[str, Any]) -> None:
         payload = strict_json.dumps(value)

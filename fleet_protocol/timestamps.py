@@ -9,14 +9,16 @@ from fleet_protocol.errors import ProtocolError
 from fleet_protocol.ids import shown
 
 _FORM: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_PARTS: Final = re.compile(r"[0-9]+")
 
 
 def parse_time(text: str) -> float:
     """Epoch seconds of `YYYY-MM-DDTHH:MM:SSZ`, or ProtocolError `schema`."""
     if _FORM.fullmatch(text) is None:
         raise ProtocolError("schema", f"time {shown(text)} is not of the form YYYY-MM-DDTHH:MM:SSZ")
+    year, month, day, hour, minute, second = (int(part) for part in _PARTS.findall(text))
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
     except ValueError:
         raise ProtocolError("schema", f"time {shown(text)} does not exist") from None
 

@@ -32,6 +32,8 @@ Answer = Mapping[str, Any]
 
 @dataclass(slots=True, eq=False)
 class _Order:
+    """One operation, from its submission to its answer."""
+
     op: str
     args: Mapping[str, Any]
     done: Callable[[Answer], None]

@@ -18,6 +18,8 @@ REMEMBERED: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """What the operator is told."""
+
     code: str | None
     detail: str
 

@@ -79,7 +79,7 @@ def test_what_was_stopped_stays_stopped(tmp_path: Path) -> None:
 
 def test_what_fails_to_start_is_tried_again_with_backoff(tmp_path: Path) -> None:
     program = tmp_path / "program"
-    program.write_text("#!/bin/sleep 1000\n")
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
     program.chmod(0o755)
     spec = ServiceSpec(exec=(str(program),), cwd="/", env={}, version="1", stop_s=5.0)
     with watched(tmp_path) as (supervisor, watch, notices):

@@ -1,0 +1,92 @@
+"""The main job as a person sees it: `fairlead demo` with real processes, on real sockets."""
+
+import json
+import shutil
+import subprocess
+
+import httpx
+import pytest
+
+from tests.fakes.demo_run import DemoRun
+
+FIRST_ACT = (
+    r"node-1 +committed 1\.0\.0",
+    r"server +wave 2 of 2 opens",
+    r"node-2 +committed 1\.0\.0",
+    r"node-3 +committed 1\.0\.0",
+    r"node-3 answers with version 1\.0\.0",
+)
+SECOND_ACT = (
+    r"node-1 +rolled back 1\.1\.0: unhealthy",
+    r"server +the rollout is recalled: .*node-1: unhealthy",
+    r"node-1 answers with version 1\.0\.0",
+    r"node-2 never tried 1\.1\.0",
+    r"node-3 never tried 1\.1\.0",
+    r"Both acts went as told",
+)
+
+
+def test_both_acts_go_as_told_and_ctrl_c_leaves_nothing(tmp_path):
+    with DemoRun(tmp_path / "demo") as demo:
+        for line in (*FIRST_ACT, *SECOND_ACT, r"stays up until Ctrl-C"):
+            demo.wait_for(line)
+        server, token = demo.place("server"), demo.place("token")
+        assert httpx.get(f"{server}/health", timeout=10).json()["status"] == "ok"
+        assert httpx.get(f"{server}/docs", timeout=10).status_code == 200
+        assert httpx.get(f"{server}/api/nodes", timeout=10).status_code == 401
+        nodes = httpx.get(f"{server}/api/nodes", headers={"Authorization": f"Bearer {token}"}, timeout=10).json()[
+            "nodes"
+        ]
+        assert [(n["id"], n["installed"][0]["version"]) for n in nodes] == [(f"node-{i}", "1.0.0") for i in (1, 2, 3)]
+        for name in ("node-1", "node-2", "node-3"):
+            assert httpx.get(f"{demo.place(name)}/health", timeout=10).status_code == 200
+        _look_with_mosquitto_sub(demo.place("broker"))
+        assert demo.interrupt() == 0
+        assert demo.processes() == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "victim"),
+    [
+        (r"node-1 +downloading 1\.0\.0|node-1 +probation 1\.0\.0", ("device_agent", "node-1/agent.toml")),
+        (r"wave 1 of 2 opens", ("broker_config.embedded",)),
+        (r"node-1 +committed 1\.0\.0", ("fairlead", "serve")),
+    ],
+    ids=["agent", "broker", "server"],
+)
+def test_both_acts_go_as_told_though_one_process_is_killed(tmp_path, moment, victim):
+    with DemoRun(tmp_path / "demo", "--exit") as demo:
+        demo.wait_for(moment)
+        demo.kill(*victim)
+        demo.wait_for(r"was killed by SIGKILL; starting it again")
+        for line in (*FIRST_ACT[:1], *FIRST_ACT[2:], *SECOND_ACT):
+            demo.wait_for(line)
+        assert demo.wait() == 0
+        assert demo.processes() == []
+
+
+def test_a_folder_that_is_not_empty_is_refused_in_one_line(tmp_path):
+    (tmp_path / "something").touch()
+    with DemoRun(tmp_path, "--exit") as demo:
+        assert demo.wait() == 1
+    assert demo.story.count("\n") == 0
+    assert "is not empty" in demo.story
+
+
+def _look_with_mosquitto_sub(broker: str) -> None:
+    """What a dashboard author sees, with no client code of ours."""
+    tool = shutil.which("mosquitto_sub")
+    if tool is None:
+        return
+    host, port = broker.removeprefix("mqtt://").split(":")
+
+    def read(topic: str) -> tuple[str, bytes]:
+        argv = [tool, "-h", host, "-p", port, "-t", f"fleet/v1/{topic}", "-C", "1", "-W", "30", "-F", "%t %p"]
+        topic_read, _, payload = subprocess.run(argv, capture_output=True, check=True).stdout.strip().partition(b" ")
+        return topic_read.decode(), payload
+
+    manifest = json.loads(read("groups/+/manifest")[1])
+    assert set(manifest) == {"payload", "payloadType", "signatures"}
+    telemetry = json.loads(read("devices/+/telemetry")[1])
+    assert all(type(value) in (int, float) for value in telemetry.values()), telemetry
+    assert read("devices/node-1/availability")[1] == b"online"

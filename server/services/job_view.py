@@ -11,7 +11,7 @@ from server.domain.fleet import AttemptSeen, Device
 from server.domain.job import Job
 from server.domain.rollout import FailureSeen, Rollout
 from server.ports import Reads
-from server.services.retrying import FAILED
+from server.services.observing import FAILED
 
 FAILURES_MOST: Final = 20
 Place = Literal["committed", "failed", "in_progress", "waiting"]

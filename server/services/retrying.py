@@ -15,9 +15,8 @@ from server.ports import Clock, Store
 from server.services import audit
 from server.services.commands import Ask
 from server.services.devices_asked import DevicesAsked
+from server.services.observing import FAILED
 from server.services.steering import find
-
-FAILED = frozenset({"rolled_back", "failed", "refused"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ T5. A rollout whose release has left the catalogue is held, with the reason.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -60,11 +61,11 @@ class RolloutTick:
             moving = [*reads.rollouts(state=RolloutState.ACTIVE), *reads.rollouts(state=RolloutState.HELD)]
             due = [rollout.id for rollout in moving if self._decisions(reads, rollout, now_s)]
         for rollout_id in due:
-            self._guarded(rollout_id, lambda name=rollout_id: self._advance(name, now_s))
+            self._guarded(rollout_id, partial(self._advance, rollout_id, now_s))
         if now_s - self._duties_s >= _DUTIES_S:
             self._duties_s = now_s
-            self._guarded("catalogue", lambda: self._renew_catalogue(now_s))
-            self._guarded("manifests", lambda: self._renew_manifests(now_s))
+            self._guarded("catalogue", partial(self._renew_catalogue, now_s))
+            self._guarded("manifests", partial(self._renew_manifests, now_s))
 
     def start(self) -> None:
         """Bring every manifest in step with the store, the catalogue and the settings of this start."""
@@ -74,7 +75,7 @@ class RolloutTick:
         if self._catalogue.contents is None:
             return
         for group in groups:
-            self._guarded(f"manifest of {group.name}", lambda name=group.name: self._refresh(name, now_s))
+            self._guarded(f"manifest of {group.name}", partial(self._refresh, group.name, now_s))
 
     def _decisions(self, work: Reads, rollout: Rollout, now_s: float) -> list[Decision]:
         contents = self._catalogue.contents

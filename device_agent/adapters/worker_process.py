@@ -3,7 +3,7 @@
 1. One operation at a time, in the order of their submission; at most `WAITING_MOST` wait.
 2. `done` is called exactly once per operation that was not cancelled, from this lane's own thread.
 3. A worker that dies, says nonsense, says too much or falls silent for too long has the code `worker`.
-4. Cancelling kills the worker's whole process group.
+4. Cancelling kills the worker's whole process group, and waits for no document that the worker had asked for.
 """
 
 import base64
@@ -27,6 +27,8 @@ from device_agent.worker import LINE_SIZE
 from fleet_protocol.errors import CODES, TransportError
 
 WAITING_MOST: Final = 64
+_NONSENSE: Final = (OSError, ValueError, TypeError, RecursionError, OverflowError, MemoryError)
+"""What talking with a broken worker may raise."""
 Answer = Mapping[str, Any]
 
 
@@ -74,7 +76,7 @@ class WorkerProcess:
             full = self._closed or len(self._waiting) >= WAITING_MOST
             if not full:
                 self._waiting.append(_Order(op, args, done))
-                self._changed.notify()
+                self._changed.notify_all()
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
                     self._thread.start()
@@ -89,12 +91,13 @@ class WorkerProcess:
             if running is not None and (ops is None or running.op in ops):
                 running.cancelled = True
                 _kill(running.process)
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Cancel everything and return when no worker of this lane is left."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self.cancel()
         if self._thread is not None:
             self._thread.join()
@@ -130,7 +133,7 @@ class WorkerProcess:
                     _kill(process)
             try:
                 return self._converse(order, process)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except _NONSENSE as error:
                 return _failure("worker", f"{order.op}: {error}")
             finally:
                 self._end(order)
@@ -145,21 +148,37 @@ class WorkerProcess:
         _write(process, {"op": order.op, "args": order.args, "config": str(self._config)})
         lines = _Lines(process, self._silence_s)
         while (line := lines.next()) is not None:
-            message = json.loads(line)
+            message = _message(line)
             if "want" in message:
-                _write(process, self._read(str(message["want"])))
+                answer = self._wanted(order, str(message["want"]))
+                if answer is None:
+                    break
+                _write(process, answer)
             elif "progress" in message:
                 self._progress(order.op, float(message["progress"]))
             else:
                 return _checked(message)
         return _failure("worker", f"{order.op}: died without an answer")
 
-    def _read(self, topic: str) -> Mapping[str, Any]:
+    def _wanted(self, order: _Order, topic: str) -> Answer | None:
+        """What the reader has to say of a topic, or None once the operation is cancelled (rule 4)."""
+        found: list[Answer] = []
+        threading.Thread(target=self._read, args=(topic, found), name="want", daemon=True).start()
+        with self._changed:
+            self._changed.wait_for(lambda: found or order.cancelled)
+            return found[0] if found else None
+
+    def _read(self, topic: str, found: list[Answer]) -> None:
+        answer: Answer = {"topic": topic, "code": "unreachable", "detail": "the reader failed"}
         try:
             payload = self._reader.read(topic, timeout_s=self._want_timeout_s)
+            answer = {"topic": topic, "payload": None if payload is None else base64.b64encode(payload).decode("ascii")}
         except TransportError as error:
-            return {"topic": topic, "code": error.code, "detail": error.detail}
-        return {"topic": topic, "payload": None if payload is None else base64.b64encode(payload).decode("ascii")}
+            answer = {"topic": topic, "code": error.code, "detail": error.detail}
+        finally:
+            with self._changed:
+                found.append(answer)
+                self._changed.notify_all()
 
 
 class _Lines:
@@ -198,6 +217,13 @@ def _write(process: "subprocess.Popen[bytes]", value: Mapping[str, Any]) -> None
     view = memoryview(json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n")
     while view:
         view = view[os.write(process.stdin.fileno(), view) :]
+
+
+def _message(line: bytes) -> Mapping[str, Any]:
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise TypeError("a line of the worker is no object")
+    return message
 
 
 def _checked(answer: Mapping[str, Any]) -> Answer:

@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -23,7 +22,7 @@ from fleet_protocol.errors import CODES, Fault, TransportError
 class Pipes:
     """Reads requests and answers on standard input, writes lines on standard output."""
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    def __init__(self, incoming: int, outgoing: BinaryIO) -> None:
         self._incoming, self._outgoing = incoming, outgoing
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -32,7 +31,7 @@ class Pipes:
         """Takes standard input and output for the protocol (rules 1 and 2)."""
         outgoing = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)
-        pipes = cls(sys.stdin.buffer, outgoing)
+        pipes = cls(0, outgoing)
         threading.Thread(target=pipes._read, name="stdin", daemon=True).start()
         return pipes
 
@@ -73,8 +72,13 @@ class Pipes:
             view = view[self._outgoing.write(view) :]
 
     def _read(self) -> None:
-        while line := self._incoming.readline(LINE_SIZE + 1):
-            self._lines.put(line)
+        """Not through sys.stdin: its lock would be held here when the interpreter ends."""
+        held = bytearray()
+        while len(held) <= LINE_SIZE and (chunk := os.read(self._incoming, 64 * 1024)):
+            held += chunk
+            *lines, held = held.split(b"\n") if b"\n" in chunk else [held]
+            for line in lines:
+                self._lines.put(bytes(line))
         if os.getpgrp() == os.getpid():
             os.killpg(os.getpid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)

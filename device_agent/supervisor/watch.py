@@ -89,23 +89,24 @@ class Watch:
             log_s = self._bound_log(service, watched)
             process = self._supervisor.process(service)
             if process is not None:
-                self._hold(watched, process)
-                return log_s
+                return min(log_s, self._hold(watched, process))
             return min(log_s, self._revive(service, watched))
         except (FleetError, OSError) as error:
             self._notice(service, f"{error}")
             self._fail(watched, watched.failures + 1)
             return self._backoff_s(watched)
 
-    def _hold(self, watched: _Watched, process: ProcessId) -> None:
+    def _hold(self, watched: _Watched, process: ProcessId) -> float:
+        """Be told of the process's end; where it ended meanwhile, look again at once."""
         watched.due_s = None
         if watched.process == process and watched.pidfd >= 0:
-            return
+            return _LOOK_S
         _let_go(watched)
         with held(process) as pidfd:
             if pidfd is not None:
                 watched.pidfd = os.dup(pidfd)
         watched.process, watched.seen_s = process, time.monotonic()
+        return _LOOK_S if watched.pidfd >= 0 else 0.0
 
     def _revive(self, service: str, watched: _Watched) -> float:
         """The service does not run: start it if it ought to run and its backoff is over."""
@@ -129,8 +130,7 @@ class Watch:
             self._notice(service, "started")
         process = self._supervisor.process(service)
         if process is not None:
-            self._hold(watched, process)
-            return _LOOK_S
+            return self._hold(watched, process)
         self._fail(watched, watched.failures + 1)
         return self._backoff_s(watched)
 

@@ -27,16 +27,11 @@ def loads(data: bytes, *, max_size: int, max_string: int = limits.JSON_STRING) -
         raise ProtocolError("parse", "byte order mark")
     _check_depth(data)
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_int=_integer,
-            parse_float=_number,
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError("parse", str(error)[:200]) from None
-    _check_strings(value, max_string)
+    if len(data) > max_string or b"\\u" in data:
+        _check_strings(value, max_string)  # else none can be too long, nor hold what only an escape can write
     return value
 
 
@@ -70,8 +65,15 @@ def _number(text: str) -> float:
     return number
 
 
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_number
+)
+
+
 def _check_depth(data: bytes) -> None:
     """Count brackets outside strings before the recursive parser sees them."""
+    if data.count(b"[") + data.count(b"{") <= limits.JSON_DEPTH:
+        return
     depth = 0
     for token in _BRACKETS.finditer(data):
         if token[0] in (b"[", b"{"):

@@ -83,6 +83,25 @@ TOPIC_TYPES: Final = (
 )
 DEVICE_TOPICS: Final = tuple(kind for kind in TOPIC_TYPES if kind.publisher is Side.DEVICE)
 
+_Places = tuple[tuple[int, str], ...]
+
+
+def _shapes() -> Mapping[int, list[tuple[TopicType, _Places, _Places]]]:
+    """Topic types by their number of parts, each with the places of its words and of its placeholders.
+
+    A server parses every message's topic, so that what does not change is worked out once.
+    """
+    shapes: dict[int, list[tuple[TopicType, _Places, _Places]]] = {}
+    for kind in TOPIC_TYPES:
+        parts = list(enumerate(kind.pattern.split("/")))
+        words = tuple((place, part) for place, part in reversed(parts) if not part.startswith("{"))
+        names = tuple((place, part[1:-1]) for place, part in parts if part.startswith("{"))
+        shapes.setdefault(len(parts), []).append((kind, words, names))
+    return shapes
+
+
+_SHAPES: Final = _shapes()
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -117,10 +136,11 @@ class Topics:
         """The address that a topic names, or ProtocolError `schema` where it is not one of ours."""
         if topic.startswith(self.prefix + "/"):
             parts = topic[len(self.prefix) + 1 :].split("/")
-            for kind in TOPIC_TYPES:
-                values = _match(kind.pattern.split("/"), parts)
-                if values is not None:
-                    return Address(kind, values)
+            for kind, words, names in _SHAPES.get(len(parts), ()):
+                if all(parts[place] == word for place, word in words):
+                    values = {name: parts[place] for place, name in names}
+                    if all(_valid(name, value) for name, value in values.items()):
+                        return Address(kind, values)
         raise ProtocolError("schema", f"topic {shown(topic)} is not a Fairlead topic")
 
 
@@ -142,18 +162,3 @@ def _valid(name: str, value: str) -> bool:
     if name == "role":
         return _ROLE.fullmatch(value) is not None
     return is_id(value)
-
-
-def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
-    if len(pattern) != len(parts):
-        return None
-    values: dict[str, str] = {}
-    for expected, part in zip(pattern, parts, strict=True):
-        if expected.startswith("{"):
-            name = expected[1:-1]
-            if not _valid(name, part):
-                return None
-            values[name] = part
-        elif expected != part:
-            return None
-    return values

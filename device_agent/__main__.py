@@ -16,6 +16,7 @@ def main(config: str) -> int:
 
     try:
         settings = load(Path(config))
+        lean.forget("tomllib")
         lean.import_paho(tls=settings.broker.tls)
         from device_agent.resident import run  # noqa: PLC0415
 

@@ -175,10 +175,11 @@ class Agent:
         if isinstance(happened, Refused):
             self._announcer.note_attack(happened.code)
         if record.group != before.group:
+            self._documents.regrouped()
             if before.group is not None:
                 self._link.unsubscribe((self._manifest(before.group),))
-            self._subscribe()
-            self._documents.regrouped()
+            if record.group is not None:
+                self._link.subscribe((self._manifest(record.group),))
         if record.stage != before.stage:
             self._announcer.progress(None)
             self._log.info("stage", f"{record.stage}: {record.why}")

@@ -37,6 +37,12 @@ def make_rare_modules_lazy() -> None:
         sys.modules.setdefault(name, _Rare(name))
 
 
+def forget(package: str) -> None:
+    """Let go of a package that is needed once; what is imported after it takes its place."""
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]
+
+
 def import_paho(*, tls: bool) -> None:
     """Import `paho.mqtt.client` and `hashlib` and no more than the resident needs; to be called before others do."""
     with _standing_in({} if tls else {"_hashlib": None}):

@@ -229,6 +229,11 @@ class _BoundedClient(Client):
         inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an acknowledgement must not wait for the next
         return BoundedSocket(inner, most=LARGEST, version=self._version, oversized=self._note_oversized)
 
+    def _create_socket_connection(self) -> socket.socket:
+        # As bytes, a plain name is not taken through the tables of international names, which are large.
+        host: Any = self._host.encode("ascii") if self._host.isascii() else self._host
+        return socket.create_connection((host, self._port), timeout=self._connect_timeout)
+
     def _note_oversized(self, topic: bytes, size: int) -> None:
         self._listener.oversized(topic.decode("utf-8", "replace"), size)
 

@@ -12,9 +12,9 @@ from device_agent.adapters.outbox import DiskOutbox
 from device_agent.adapters.services import SupervisedServices
 from device_agent.adapters.spool import DocumentSpool
 from device_agent.adapters.state_lock import state_lock
+from device_agent.adapters.trusted_clock import TrustedClock
 from device_agent.adapters.worker_process import WorkerProcess
 from device_agent.agent import Agent, Ports
-from device_agent.clock import Clock
 from device_agent.core.effects import Effect
 from device_agent.core.events import Event
 from device_agent.core.machine import step
@@ -96,7 +96,7 @@ class _Resident:
             attempts=self._workers[1],
             services=services,
             probes=DeviceProbes(settings, services, lambda: link.connected),
-            clock=Clock(),
+            clock=TrustedClock(settings.state_dir),
             log=log,
             boot=Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(),
         )

@@ -11,6 +11,7 @@ from fleet_protocol.errors import FleetError, PolicyError, TransportError
 from server.adapters.sql.engines import database_url, reading_engine, writing_engine
 from server.adapters.sql.migrate import check_schema, upgrade
 from server.adapters.sql.reads import SqlReads
+from server.adapters.sql.statements import Statements
 from server.adapters.sql.work import SqlWork
 from server.ports import Reads, Work
 
@@ -26,6 +27,7 @@ class SqlStore:
         parsed = database_url(url)
         self._writing = writing_engine(parsed)
         self._reading = reading_engine(parsed)
+        self._statements = Statements(self._writing.dialect)
         self._turn = threading.Lock()
         self._owner: int | None = None
         try:
@@ -52,7 +54,7 @@ class SqlStore:
             self._owner = threading.get_ident()
             try:
                 with _in_our_words(), self._writing.begin() as connection:
-                    yield SqlWork(connection)
+                    yield SqlWork(connection, self._statements)
             finally:
                 self._owner = None
 

@@ -1,0 +1,148 @@
+"""What a transaction writes with, compiled once for each database.
+
+Everything is an upsert, so that a step that is repeated changes nothing. The compiled text goes to the driver as it
+is: for whole batches of messages, SQLAlchemy's work on each row would cost more than the database's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    Connection,
+    Dialect,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import ClauseElement
+
+from server.adapters.sql import schema
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Text for the driver; `places` are the parameters' names in order where the driver counts places."""
+
+    text: str
+    places: tuple[str, ...] | None
+
+    def run(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Execute once for each row, in order. Values must be what the driver takes: no booleans, no enums."""
+        if not rows:
+            return
+        if self.places is None:
+            connection.exec_driver_sql(self.text, [dict(row) for row in rows])
+        else:
+            connection.exec_driver_sql(self.text, [tuple([row[name] for name in self.places]) for row in rows])
+
+
+class Statements:
+    """All of them for one database."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    @cached_property
+    def put_devices(self) -> Statement:
+        """`joined` is a number that was never given before whenever the device is new in its group."""
+        table = schema.DEVICES
+        highest = func.coalesce(func.max(table.c.joined), literal_column("0"))
+        joined = select(highest + literal_column("1")).scalar_subquery()
+        given: dict[Any, Any] = {column: bindparam(column.name) for column in table.columns if column.name != "joined"}
+        statement = self._insert(table).values({**given, table.c.joined: joined})
+        new = statement.excluded
+        moved = case((table.c.group != new.group, new.joined), else_=table.c.joined)
+        changes = {column: new[column.name] for column in _rest(table)}
+        return self._compiled(
+            statement.on_conflict_do_update(index_elements=[table.c.id], set_={**changes, table.c.joined: moved})
+        )
+
+    @cached_property
+    def touch_devices(self) -> Statement:
+        """Parameters `device` and `at_s`."""
+        table = schema.DEVICES
+        at_s: BindParameter[float] = bindparam("at_s", type_=table.c.seen_s.type)
+        older = or_(table.c.seen_s.is_(None), table.c.seen_s < at_s)
+        return self._compiled(update(table).where(table.c.id == bindparam("device"), older).values(seen_s=at_s))
+
+    @cached_property
+    def put_groups(self) -> Statement:
+        """A row of the groups."""
+        return self._upsert(schema.GROUPS)
+
+    @cached_property
+    def put_jobs(self) -> Statement:
+        """A row of the jobs."""
+        return self._upsert(schema.JOBS)
+
+    @cached_property
+    def put_rollouts(self) -> Statement:
+        """A row of the rollouts."""
+        return self._upsert(schema.ROLLOUTS)
+
+    @cached_property
+    def put_attempts(self) -> Statement:
+        """A row of the attempts."""
+        return self._upsert(schema.ATTEMPTS)
+
+    @cached_property
+    def put_readings(self) -> Statement:
+        """A row of the readings; an older one than is there changes nothing."""
+        table = schema.READINGS
+        statement = self._values(table)
+        new = statement.excluded
+        return self._compiled(
+            statement.on_conflict_do_update(
+                index_elements=list(table.primary_key),
+                set_={table.c.at_s: new.at_s, table.c.payload: new.payload},
+                where=table.c.at_s <= new.at_s,
+            )
+        )
+
+    @cached_property
+    def put_documents(self) -> Statement:
+        """A row of the documents."""
+        return self._upsert(schema.DOCUMENTS)
+
+    @cached_property
+    def forget_documents(self) -> Statement:
+        """Parameter `topic`."""
+        return self._compiled(delete(schema.DOCUMENTS).where(schema.DOCUMENTS.c.topic == bindparam("topic")))
+
+    @cached_property
+    def add_audit(self) -> Statement:
+        """A row of the audit log without its number."""
+        table = schema.AUDIT
+        columns = [column for column in table.columns if not column.primary_key]
+        return self._compiled(insert(table).values({column: bindparam(column.name) for column in columns}))
+
+    def _upsert(self, table: Table) -> Statement:
+        statement = self._values(table)
+        changes = {column: statement.excluded[column.name] for column in _rest(table)}
+        return self._compiled(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes))
+
+    def _values(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        return self._insert(table).values({column: bindparam(column.name) for column in table.columns})
+
+    def _insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        return postgresql.insert(table) if self._dialect.name == "postgresql" else sqlite.insert(table)
+
+    def _compiled(self, statement: ClauseElement) -> Statement:
+        compiled: Any = statement.compile(dialect=self._dialect)
+        return Statement(compiled.string, tuple(compiled.positiontup) if compiled.positional else None)
+
+
+def _rest(table: Table) -> list[Column[Any]]:
+    return [column for column in table.columns if not column.primary_key]

@@ -1,8 +1,11 @@
 """What the API answers about the server itself."""
 
+from importlib.metadata import version
+
 from pydantic import BaseModel
 
 from server.domain.fleet import AuditEntry
+from server.services.status import Status
 
 
 class Error(BaseModel):
@@ -64,3 +67,17 @@ class HealthAnswer(BaseModel):
     signing: str
     uptime_s: float
     problems: list[str]
+
+    @classmethod
+    def of(cls, status: Status) -> "HealthAnswer":
+        """The answer for a status."""
+        return cls(
+            status="degraded" if status.problems else "ok",
+            version=version("fairlead"),
+            broker=BrokerHealth(connected=status.connected, url=status.broker_url),
+            devices=DevicesHealth(total=status.devices, available=status.available),
+            rollouts=RolloutsHealth(active=status.active),
+            signing=status.signing,
+            uptime_s=round(status.uptime_s, 1),
+            problems=list(status.problems),
+        )

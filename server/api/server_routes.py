@@ -18,7 +18,7 @@ def router(cases: UseCases) -> APIRouter:
     @routes.get("/health")
     def health() -> HealthAnswer:
         """Whether the server does its work. Always 200: `status` is `ok` or `degraded`, and `problems` say why."""
-        return cases.health()
+        return HealthAnswer.of(cases.status.status())
 
     @routes.get("/api/audit")
     def audit(most: Most = 100) -> AuditsAnswer:

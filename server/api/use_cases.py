@@ -1,11 +1,9 @@
 """Everything that the routes may call."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from server.api.server_bodies import HealthAnswer
 from server.ports import Clock, Store
 from server.services.artifacts import Artifacts
 from server.services.catalogue import Catalogue
@@ -14,6 +12,7 @@ from server.services.nodes import Nodes
 from server.services.publishing import Publishing
 from server.services.release_desk import ReleaseDesk
 from server.services.retrying import Retrying
+from server.services.status import StatusDesk
 from server.services.steering import Steering
 from server.services.uploading import Uploading
 
@@ -35,4 +34,4 @@ class UseCases:
     release_desk: ReleaseDesk | None
     """None unless this server holds all keys."""
     registry: CollectorRegistry
-    health: Callable[[], HealthAnswer]
+    status: StatusDesk

@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
+from prometheus_client import CollectorRegistry, Gauge
+
 from fleet_protocol.envelope import COMMAND_TYPE
 from fleet_protocol.errors import FleetError, PolicyError, ProtocolError, error_of
 from fleet_protocol.limits import REPLY_SIZE
@@ -75,6 +77,13 @@ class Commands:
         self._lock = threading.Lock()
         self._pending: dict[str, Pending] = {}
         self.dropped = 0
+
+    def export(self, registry: CollectorRegistry) -> None:
+        """Show what waits and what was dropped to Prometheus."""
+        waiting = Gauge("fairlead_commands_waiting", "Commands that wait for an answer", registry=registry)
+        waiting.set_function(lambda: float(len(self._pending)))
+        dropped = Gauge("fairlead_replies_dropped_total", "Answers that nobody waited for", registry=registry)
+        dropped.set_function(lambda: float(self.dropped))
 
     def send(self, device: str, ask: Ask) -> Pending:
         """Sign and publish the command (Q1).

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from loguru import logger
+from prometheus_client import CollectorRegistry, Gauge
 
 from server.ports import Clock, Store
 from server.services import audit
@@ -49,6 +50,13 @@ class Guardian:
         self._untold = 0
         self.restored = 0
         """How many documents were put right because of foreign messages."""
+
+    def export(self, registry: CollectorRegistry) -> None:
+        """Show `restored` as a Prometheus counter."""
+        name = "fairlead_documents_restored_total"
+        Gauge(name, "Retained documents put right after foreign messages", registry=registry).set_function(
+            lambda: float(self.restored)
+        )
 
     def on_connected(self) -> None:
         """The broker may have forgotten everything: the next round publishes all. Never blocks."""

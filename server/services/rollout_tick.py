@@ -59,13 +59,16 @@ class RolloutTick:
         now_s = self._clock.now_s()
         with self._store.read() as reads:
             moving = [*reads.rollouts(state=RolloutState.ACTIVE), *reads.rollouts(state=RolloutState.HELD)]
-            due = [rollout.id for rollout in moving if self._decisions(reads, rollout, now_s)]
-        for rollout_id in due:
-            self._guarded(rollout_id, partial(self._advance, rollout_id, now_s))
-        if now_s - self._duties_s >= _DUTIES_S:
+        for rollout in moving:
+            self._guarded(rollout.id, partial(self._consider, rollout, now_s))
+        if now_s - self._duties_s >= _DUTIES_S or now_s < self._duties_s:
             self._duties_s = now_s
             self._guarded("catalogue", partial(self._renew_catalogue, now_s))
             self._guarded("manifests", partial(self._renew_manifests, now_s))
+
+    def problems(self) -> list[str]:
+        """What keeps failing, for GET /health."""
+        return [f"{subject}: {text}" for subject, text in sorted(self._complaints.items())]
 
     def start(self) -> None:
         """Bring every manifest in step with the store, the catalogue and the settings of this start."""
@@ -85,6 +88,13 @@ class RolloutTick:
         if rollout.state is RolloutState.ACTIVE and (release is None or release.counter != rollout.counter):
             return [Hold(reason=f"{rollout.package} {rollout.version} has left the catalogue")]
         return engine.decide(rollout, self._observe(work, rollout, now_s), now_s)
+
+    def _consider(self, rollout: Rollout, now_s: float) -> None:
+        """Look without a transaction first: most of the time there is nothing to decide."""
+        with self._store.read() as reads:
+            due = bool(self._decisions(reads, rollout, now_s))
+        if due:
+            self._advance(rollout.id, now_s)
 
     def _advance(self, rollout_id: str, now_s: float) -> None:
         """Decide once more inside the transaction, where nobody else can change the evidence (T1, T2)."""
@@ -129,11 +139,16 @@ class RolloutTick:
         try:
             act()
         except FleetError as error:
-            if self._complaints.get(subject) != str(error):
-                logger.error("{}: {}; tried again every tick", subject, error)
-            self._complaints[subject] = str(error)
+            self._complain(subject, str(error), None)
+        except Exception as error:  # noqa: BLE001 - a defect in one rollout must not stop the others
+            self._complain(subject, f"defect: {error!r}", error)
         else:
             self._complaints.pop(subject, None)
+
+    def _complain(self, subject: str, text: str, defect: Exception | None) -> None:
+        if self._complaints.get(subject) != text:
+            logger.opt(exception=defect).error("{}: {}; tried again every tick", subject, text)
+        self._complaints[subject] = text
 
 
 def _supersede(change: Change, newer: Rollout) -> None:

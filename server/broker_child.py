@@ -1,0 +1,78 @@
+"""The embedded broker as the server's child: started again when it dies, always on the same port."""
+
+import threading
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from broker_config.child import EmbeddedBroker
+from fleet_protocol.errors import FleetError
+
+_LEAST_S: Final = 0.5
+_MOST_S: Final = 30.0
+
+
+class BrokerChild:
+    """Owns the child process between `start` and `stop`."""
+
+    def __init__(self, *, host: str, port: int, data_dir: Path) -> None:
+        self._host = host
+        self._port = port
+        self._data_dir = data_dir
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._broker: EmbeddedBroker | None = None
+        self._thread: threading.Thread | None = None
+        self.restarts = 0
+
+    def start(self) -> tuple[str, int]:
+        """Its host and port once it accepts connections; raises PolicyError `setup` where it can not start."""
+        broker = self._spawn()
+        self._port = broker.port
+        self._thread = threading.Thread(target=self._tend, name="broker-child", daemon=True)
+        self._thread.start()
+        return broker.host, broker.port
+
+    @property
+    def pid(self) -> int | None:
+        """The running child's process id."""
+        broker = self._broker
+        return None if broker is None or broker.process.poll() is not None else broker.process.pid
+
+    def stop(self) -> None:
+        """End the child and the thread that tends it."""
+        self._stop.set()
+        with self._lock:
+            if self._broker is not None:
+                self._broker.stop()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _spawn(self) -> EmbeddedBroker:
+        with self._lock:
+            self._broker = EmbeddedBroker.start(host=self._host, port=self._port, data_dir=self._data_dir)
+            return self._broker
+
+    def _tend(self) -> None:
+        wait_s = _LEAST_S
+        while self._broker is not None:
+            status = self._broker.process.wait()
+            if self._stop.is_set():
+                return
+            logger.error("the embedded broker ended with status {}; starting it again", status)
+            while not self._stop.wait(wait_s):
+                wait_s = min(wait_s * 2, _MOST_S)
+                if self._restarted():
+                    wait_s = _LEAST_S
+                    break
+
+    def _restarted(self) -> bool:
+        try:
+            self._spawn()
+        except FleetError as error:
+            logger.error("{}; tried again", error.detail)
+            return False
+        self.restarts += 1
+        return True

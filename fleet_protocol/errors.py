@@ -113,6 +113,7 @@ CODES: Final[Mapping[str, Code]] = {
             "wrong-state": "the job's state does not allow that verb",
             "catalogue": "the uploaded catalogue does not verify",
             "database": "the database holds what this version cannot read",
+            "internal": "the server failed by a defect of its own; its log has the details",
             "keys": "a key is missing, unreadable or protected by another passphrase",
             "offline": "the device did not answer in time",
             "too-large": "the upload is larger than the server takes",

@@ -245,7 +245,9 @@ class _Parts:
         settings = self._settings
         if settings.signing != "server":
             return None
-        return ReleaseDesk(settings.data_dir / "keys", self._uploading, fleet=settings.fleet, clock=self._clock)
+        return ReleaseDesk(
+            settings.data_dir / "keys", self._catalogue, self._uploading, fleet=settings.fleet, clock=self._clock
+        )
 
     def _artifact_urls(self, sha256: str) -> tuple[str, ...]:
         stored = self._artifacts.size(sha256) is not None

@@ -10,13 +10,15 @@ from typing import Final
 
 from loguru import logger
 
-from firmware_tools import catalogue, ceremony, description, packing, rotation, signing
+from firmware_tools import catalogue as editing
+from firmware_tools import ceremony, description, packing, rotation, signing
 from firmware_tools.description import Description
 from firmware_tools.fleet import Fleet
 from firmware_tools.rotation import KeyChange
 from fleet_protocol.catalogue import TargetInfo
 from fleet_protocol.errors import FleetError, PolicyError
 from server.ports import Clock
+from server.services.catalogue import Catalogue
 from server.services.uploading import Uploaded, Uploading
 
 _RENEW_S: Final = 21 * 86_400
@@ -25,8 +27,11 @@ _RENEW_S: Final = 21 * 86_400
 class ReleaseDesk:
     """The offline side inside the server: `<data>/keys` is a fleet directory of firmware_tools."""
 
-    def __init__(self, directory: Path, uploading: Uploading, *, fleet: str, clock: Clock) -> None:
+    def __init__(
+        self, directory: Path, catalogue: Catalogue, uploading: Uploading, *, fleet: str, clock: Clock
+    ) -> None:
         self._fleet = Fleet(directory)
+        self._catalogue = catalogue
         self._uploading = uploading
         self._name = fleet
         self._clock = clock
@@ -45,7 +50,8 @@ class ReleaseDesk:
                 ceremony.init(self._fleet.directory, fleet=self._name, now_s=self._clock.now_s())
             if not self._fleet.artifacts.exists():
                 self._fleet.artifacts.symlink_to(artifacts_directory.resolve(), target_is_directory=True)
-            self._upload()
+            if not self._in_force():
+                self._upload()
 
     def add(self, artifact: Path, sha256: str, info: TargetInfo) -> Uploaded:
         """Measure the stored artifact, list it, sign the catalogue and put it in force.
@@ -61,7 +67,7 @@ class ReleaseDesk:
             description.write(place, said)
             now_s = self._clock.now_s()
             try:
-                catalogue.add(self._fleet, place, now_s=now_s)
+                editing.add(self._fleet, place, now_s=now_s)
                 self._sign("targets", now_s)
             except FleetError:
                 (self._fleet.draft / "targets.json").unlink(missing_ok=True)
@@ -79,7 +85,7 @@ class ReleaseDesk:
                 rotation.rotate(self._fleet, KeyChange(), now_s=now_s)
                 self._sign("root", now_s)
             if due[1]:
-                catalogue.renew(self._fleet, now_s=now_s)
+                editing.renew(self._fleet, now_s=now_s)
                 self._sign("targets", now_s)
             if any(due):
                 self._upload()
@@ -88,6 +94,10 @@ class ReleaseDesk:
     def _sign(self, role: str, now_s: float) -> None:
         keys = sorted(self._fleet.offline.glob(f"{role}-*.pem"))
         signing.sign(self._fleet, keys[: self._fleet.root().roles[role].threshold], now_s=now_s)
+
+    def _in_force(self) -> bool:
+        contents, targets = self._catalogue.contents, self._fleet.targets_bytes()
+        return contents is not None and contents.targets == targets and len(contents.roots) == len(self._fleet.roots())
 
     def _upload(self) -> Uploaded:
         targets = self._fleet.targets_bytes()

@@ -83,20 +83,23 @@ TOPIC_TYPES: Final = (
 )
 DEVICE_TOPICS: Final = tuple(kind for kind in TOPIC_TYPES if kind.publisher is Side.DEVICE)
 
-_Places = tuple[tuple[int, str], ...]
+_Named = tuple[TopicType, tuple[tuple[int, str], ...]]
+"""A topic type, and the place and name of each of its placeholders."""
 
 
-def _shapes() -> Mapping[int, list[tuple[TopicType, _Places, _Places]]]:
-    """Topic types by their number of parts, each with the places of its words and of its placeholders.
+def _shapes() -> Mapping[int, Mapping[tuple[int, ...], dict[tuple[str, ...], _Named]]]:
+    """Topic types by their number of parts, the places of their words, and these words.
 
-    A server parses every message's topic, so that what does not change is worked out once.
+    A server parses the topic of every message, so that what does not change is worked out once.
     """
-    shapes: dict[int, list[tuple[TopicType, _Places, _Places]]] = {}
+    shapes: dict[int, dict[tuple[int, ...], dict[tuple[str, ...], _Named]]] = {}
     for kind in TOPIC_TYPES:
         parts = list(enumerate(kind.pattern.split("/")))
-        words = tuple((place, part) for place, part in reversed(parts) if not part.startswith("{"))
+        words = [(place, part) for place, part in parts if not part.startswith("{")]
         names = tuple((place, part[1:-1]) for place, part in parts if part.startswith("{"))
-        shapes.setdefault(len(parts), []).append((kind, words, names))
+        places = tuple(place for place, _ in words)
+        kinds = shapes.setdefault(len(parts), {}).setdefault(places, {})
+        kinds[tuple(word for _, word in words)] = (kind, names)
     return shapes
 
 
@@ -136,8 +139,10 @@ class Topics:
         """The address that a topic names, or ProtocolError `schema` where it is not one of ours."""
         if topic.startswith(self.prefix + "/"):
             parts = topic[len(self.prefix) + 1 :].split("/")
-            for kind, words, names in _SHAPES.get(len(parts), ()):
-                if all(parts[place] == word for place, word in words):
+            for places, kinds in _SHAPES.get(len(parts), {}).items():
+                found = kinds.get(tuple([parts[place] for place in places]))
+                if found is not None:
+                    kind, names = found
                     values = {name: parts[place] for place, name in names}
                     if all(_valid(name, value) for name, value in values.items()):
                         return Address(kind, values)

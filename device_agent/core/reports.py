@@ -85,7 +85,7 @@ def blames_peer(code: str) -> bool:
 
 def clean(detail: str) -> str:
     """Another process's words, fit to be reported."""
-    return detail.replace("\0", "")[:DETAIL]
+    return detail.replace("\0", "")[:DETAIL].encode("utf-8", "replace").decode("utf-8")
 
 
 def queued(record: Record, counter: int) -> Record:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.trust.enrolment import enrol
+from device_agent.enrolment import check_first_root
 from device_agent.trust.store import initialise
 from fleet_protocol.errors import PolicyError, ProtocolError
 from tests.fakes.trust_device import TrustDevice, enrolled, still_obeys
@@ -105,14 +105,13 @@ def test_only_a_person_begins_again(tmp_path: Path) -> None:
     (tmp_path / "trust" / "floors.json").unlink()
     with pytest.raises(ProtocolError, match="untrusted"):
         initialise(tmp_path, fleet.first_root)
-    key = device.key.public_key
-    assert enrol(device.settings, newer, replace_store=True).public_key == key
+    assert initialise(tmp_path, newer, replace_store=True)
     assert device.offer_manifest(fleet.manifest(fleet.deployment()))["root"] == 2
     still_obeys(fleet, device)
 
 
 @pytest.mark.parametrize("name", ["signature", "fleet", "type", "parse", "threshold"])
-def test_a_first_root_is_judged_too(tmp_path: Path, name: str) -> None:
+def test_a_first_root_is_judged_too(name: str) -> None:
     fleet = Fleet()
     bad = {
         "signature": fleet.sign_metadata(fleet.make_root(1), fleet.keys.root[:1]),
@@ -121,10 +120,6 @@ def test_a_first_root_is_judged_too(tmp_path: Path, name: str) -> None:
         "parse": fleet.first_root[:-1],
         "threshold": Fleet(thresholds={"root": 4}).first_root,
     }[name]
-    device = TrustDevice(fleet, tmp_path / "good")
-    other = type(device.settings)(
-        device="node-2", fleet="acme", device_class="x86_64", state_dir=tmp_path / "bad", topic_prefix="fleet/v1"
-    )
     with pytest.raises(ProtocolError):
-        enrol(other, bad)
-    assert not (tmp_path / "bad").exists()
+        check_first_root(bad, fleet.fleet)
+    check_first_root(fleet.first_root, fleet.fleet)

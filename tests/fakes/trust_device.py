@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from device_agent.enrolment import check_first_root
 from device_agent.settings import AgentSettings
+from device_agent.trust import device_key
 from device_agent.trust.desk import Desk
-from device_agent.trust.enrolment import enrol
 from device_agent.trust.floors import Floors
 from device_agent.trust.ops import assignment, command, manifest, refresh, sign
-from device_agent.trust.store import TrustStore
+from device_agent.trust.store import TrustStore, initialise
 from device_agent.worker.context import WorkerContext
 from fleet_protocol.errors import FleetError
 from tests.fakes.trust_fleet import Fleet
@@ -35,7 +36,9 @@ class TrustDevice:
         self.asked: list[str] = []
         self.now_s: float | None = None
         self.want: Callable[[str], bytes | None] = self._want
-        self.key = enrol(self.settings, fleet.first_root)
+        check_first_root(fleet.first_root, fleet.fleet)
+        initialise(state_dir, fleet.first_root)
+        self.key = device_key.create(state_dir)
 
     def offer_manifest(self, data: bytes, group: str | None = None) -> dict[str, Any]:
         return manifest.run({"path": self._spooled(data), "group": group or self.fleet.group}, self.context())

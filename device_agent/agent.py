@@ -125,6 +125,7 @@ class Agent:
         """The broker is there (again)."""
         self._log.info("link", f"connected to {self._settings.broker.url}")
         self._documents.connected()
+        self._pump.connected()
         self._announcer.connected(self.record)
 
     def lost(self, why: str) -> None:

@@ -30,6 +30,10 @@ class OutboxPump:
         self._dry = False
         return True
 
+    def connected(self) -> None:
+        """Look again at what waits."""
+        self._dry = False
+
     def tend(self) -> None:
         """Hand over as many as may be under way at once."""
         if self._dry or not self._link.connected or len(self._under_way) >= _UNDER_WAY_MOST:

@@ -85,7 +85,7 @@ class _Resident:
         ear.reader = LinkReader(link, settings.topics)
         self._workers = tuple(WorkerProcess(config, ear.reader, progress=self._progress) for _ in range(2))
         services = SupervisedServices(settings.state_dir, log)
-        journal = TinyJournal(settings.state_dir)
+        journal = TinyJournal(settings.state_dir, settings.device)
         record, take_step = _remember(journal, settings.device, log)
         ports = Ports(
             journal=journal,
@@ -139,7 +139,7 @@ def _remember(journal: Journal, device: str, log: Log) -> tuple[Record, Step]:
         return replace(journal.load(), device=device), step
     except FleetError as error:
         log.error(error.code, f"this device does not update: {error.detail}")
-        return Record(device=device, why=f"untrusted: {error.detail}"[:1_000]), _stand_still
+        return Record(device=device, why=f"{error.code}: {error.detail}"[:1_000]), _stand_still
 
 
 def _stand_still(record: Record, _event: Event) -> tuple[Record, tuple[Effect, ...]]:

@@ -1,0 +1,180 @@
+"""Rules T1 to T5 of server.services.rollout_tick, with N1 and N2 of the manifests that carry the decisions."""
+
+import pytest
+
+from firmware_tools import catalogue as editing
+from fleet_protocol.errors import PolicyError
+from server.domain.rollout import RolloutState
+from server.domain.verbs import Verb
+from tests.fakes.server_stack import DAY_S, GROUP, ServerStack
+
+NODES = ("node-1", "node-2", "node-3", "node-4")
+
+
+def complete(stack: ServerStack, job: str, *nodes: str) -> None:
+    for node in nodes or NODES:
+        stack.report(job, node, "committed")
+    for _ in range(6):
+        stack.tick(after_s=1)
+    assert stack.rollout(job).state is RolloutState.COMPLETE
+
+
+def test_waves_open_on_evidence_and_each_is_one_manifest(stack: ServerStack) -> None:
+    job = stack.publish(waves=[{"share": 50, "devices": ["node-1"]}, {"share": 100}], soak_s=10)
+    first = stack.manifest().sequence
+    assert stack.deployment(job).share_bp == 0
+    stack.tick()
+    assert (stack.deployment(job).share_bp, stack.manifest().sequence) == (5_000, first + 1)
+    stack.tick(after_s=11)
+    assert stack.manifest().sequence == first + 1, "soaked, but nobody has committed"
+    for node in NODES:
+        stack.report(job, node, "committed")
+    stack.tick()
+    assert (stack.deployment(job).share_bp, stack.manifest().sequence) == (10_000, first + 2)
+
+
+def test_a_tick_without_evidence_writes_nothing(stack: ServerStack) -> None:
+    """T2."""
+    stack.publish(waves=[{"share": 100}])
+    stack.tick()
+    sent = len(stack.link.sent)
+    with stack.store.read() as reads:
+        before = reads.audit_entries(1_000), reads.documents()
+    for _ in range(20):
+        stack.tick(after_s=0.1)
+    with stack.store.read() as reads:
+        assert (reads.audit_entries(1_000), reads.documents()) == before
+    assert len(stack.link.sent) == sent
+
+
+def test_a_failure_recalls_with_a_newer_manifest_and_an_audit_entry(stack: ServerStack) -> None:
+    job = stack.publish(waves=[{"share": 0, "devices": ["node-1"]}, {"share": 100}])
+    stack.tick()
+    before = stack.manifest().sequence
+    stack.report(job, "node-1", "rolled_back", code="unhealthy")
+    stack.tick()
+    assert stack.rollout(job).state is RolloutState.RECALLED
+    assert stack.deployment(job).state == "recalled"
+    assert stack.manifest().sequence > before
+    with stack.store.read() as reads:
+        newest = reads.audit_entries(1)[0]
+    assert (newest.who, newest.verb, newest.subject) == ("engine", "recall", job)
+    assert "unhealthy" in newest.detail
+
+
+def test_completion_supersedes_the_older_deployment_of_the_package(stack: ServerStack) -> None:
+    """T3: the older one leaves the manifest, one of another package stays."""
+    stack.pack("other", "1.0.0", 1)
+    stack.release("web", "2.0.0", 2)
+    old, other = stack.publish(), stack.publish(package_name="other")
+    complete(stack, old)
+    complete(stack, other)
+    new = stack.publish(package_version="2.0.0")
+    stack.tick()
+    assert stack.deployment(old) is not None, "until the new one is complete, both stand"
+    complete(stack, new)
+    assert stack.deployment(old) is None
+    assert stack.deployment(new) is not None and stack.deployment(other) is not None
+    assert stack.job(old).superseded
+
+
+def test_a_named_update_does_not_supersede_that_of_the_group(stack: ServerStack) -> None:
+    stack.release("web", "2.0.0", 2)
+    old = stack.publish()
+    complete(stack, old)
+    new = stack.publish(package_version="2.0.0", target_nodes=["node-1"])
+    stack.tick()
+    complete(stack, new, "node-1")
+    assert stack.deployment(old) is not None
+
+
+def test_a_recalled_deployment_stays_until_it_is_superseded(stack: ServerStack) -> None:
+    """N1."""
+    stack.release("web", "2.0.0", 2)
+    bad = stack.publish()
+    stack.tick()
+    stack.steering.steer(bad, Verb.RECALL, "smoke")
+    assert stack.deployment(bad).state == "recalled"
+    good = stack.publish(package_version="2.0.0")
+    stack.tick()
+    assert stack.deployment(bad).state == "recalled"
+    complete(stack, good)
+    assert stack.deployment(bad) is None
+
+
+def test_a_kill_between_commit_and_publication_is_healed_at_the_next_start(stack: ServerStack) -> None:
+    """T1: the transaction has committed, the broker never heard of it."""
+    job = stack.publish()
+    stack.link.publish = lambda *args, **more: (_ for _ in ()).throw(OSError("killed here"))  # type: ignore[assignment, method-assign]
+    with pytest.raises(OSError, match="killed here"), stack.publication.begin() as change:
+        stack.manifests.reissue(change, GROUP, stack.clock.now_s())
+    again = stack.restarted()
+    with again.store.read() as reads:
+        assert again.manifest().sequence == reads.group(GROUP).sequence
+    again.tick()
+    assert again.rollout(job).wave == 0
+
+
+def test_a_kill_before_the_commit_leaves_the_decision_to_the_next_tick(stack: ServerStack) -> None:
+    job = stack.publish()
+    sequence = stack.manifest().sequence
+    with pytest.raises(KeyboardInterrupt), stack.publication.begin() as change:
+        stack.manifests.reissue(change, GROUP, stack.clock.now_s())
+        raise KeyboardInterrupt
+    assert stack.manifest().sequence == sequence
+    again = stack.restarted()
+    assert again.rollout(job).wave == -1
+    again.tick()
+    assert (again.rollout(job).wave, again.manifest().sequence) == (0, sequence + 1)
+
+
+def test_a_release_that_leaves_the_catalogue_holds_its_rollout(stack: ServerStack) -> None:
+    """T5 and N5."""
+    job = stack.publish()
+    stack.tick()
+    editing.remove(stack.desk, "web", "1.0.0", now_s=stack.clock.now_s())
+    stack.sign()
+    stack.upload()
+    assert stack.deployment(job) is None
+    stack.tick()
+    assert stack.rollout(job).state is RolloutState.HELD
+    assert "left the catalogue" in stack.rollout(job).reason
+
+
+def test_trouble_with_one_rollout_does_not_stop_another(stack: ServerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T4."""
+    stack.release("other", "1.0.0", 1)
+    sick, sound = stack.publish(update_id="a-sick"), stack.publish(package_name="other", update_id="b-sound")
+    observe = stack.evidence.observe
+
+    def failing(work, rollout, now_s):  # type: ignore[no-untyped-def]
+        if rollout.id == sick:
+            raise PolicyError("database", "that row is not readable")
+        return observe(work, rollout, now_s)
+
+    monkeypatch.setattr(stack.rounds, "_observe", failing)
+    stack.tick()
+    assert (stack.rollout(sick).wave, stack.rollout(sound).wave) == (-1, 0)
+    assert "that row is not readable" in stack.rounds.problems()[0]
+    monkeypatch.setattr(stack.rounds, "_observe", observe)
+    stack.tick()
+    assert stack.rollout(sick).wave == 0
+    assert stack.rounds.problems() == []
+
+
+def test_manifests_are_issued_anew_long_before_they_expire(stack: ServerStack) -> None:
+    """N4."""
+    before = stack.manifest()
+    stack.tick(after_s=DAY_S + 1)
+    after = stack.manifest()
+    assert after.sequence == before.sequence + 1
+    assert (after.expires, after.deployments) > (before.expires, before.deployments)
+    stack.tick(after_s=10)
+    assert stack.manifest().sequence == after.sequence
+
+
+def test_a_start_issues_nothing_anew_unless_something_has_changed(stack: ServerStack) -> None:
+    stack.publish()
+    stack.tick()
+    again = stack.restarted()
+    assert again.manifest().sequence == stack.manifest().sequence

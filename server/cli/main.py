@@ -1,15 +1,19 @@
 """`fairlead`: the server, the demo, and the operator's commands."""
 
 import importlib.metadata
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from server.cli import steer, view
 from server.cli.demo.command import demo
 from server.cli.doctor import doctor
+from server.cli.printable import line
 from server.cli.publish import publish
 from server.cli.session import one_line_errors
 
@@ -43,7 +47,7 @@ def serve(
     fleet: Annotated[str | None, typer.Option(help="The fleet's name, as in its root.")] = None,
     signing: Annotated[str | None, typer.Option(help="online, or server: it then holds all keys.")] = None,
 ) -> None:
-    """Run the server. Every option is also a variable FAIRLEAD_<NAME>."""
+    """Run the server. Every option is also a variable FAIRLEAD_<NAME>, as are many more settings."""
     from server import app as server_app  # noqa: PLC0415 - the other commands start without a web framework
     from server import settings as server_settings  # noqa: PLC0415
 
@@ -60,6 +64,18 @@ def serve(
         raise typer.Exit(server_app.run(loaded))
 
 
+@app.command(
+    rich_help_panel="Servers",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def broker(context: typer.Context) -> None:
+    """Configure a broker: render mosquitto's files, make certificates, run the embedded one. See `broker --help`."""
+    from broker_config.__main__ import main as broker_main  # noqa: PLC0415 - only this command needs it
+
+    raise typer.Exit(broker_main(context.args, program="fairlead broker"))
+
+
 def _register(panel: str, *commands: Callable[..., None]) -> None:
     for command in commands:
         app.command(rich_help_panel=panel)(command)
@@ -68,10 +84,30 @@ def _register(panel: str, *commands: Callable[..., None]) -> None:
 _register("Servers", demo, doctor)
 _register("Rollouts", publish, view.rollouts, view.status)
 _register("Rollouts", steer.hold, steer.resume, steer.advance, steer.recall, steer.retry)
-_register("Devices", view.devices, view.groups, view.services, view.logs, view.health, steer.rollback, steer.move)
-_register("Releases and records", view.releases, steer.upload, view.audit)
+_register("Devices", view.devices, view.groups, view.services, view.logs, view.health)
+_register("Devices", steer.enrol, steer.move, steer.rollback)
+_register("Releases and records", view.releases, view.audit)
+_catalogue = typer.Typer(no_args_is_help=True, help="The signed list of releases that may be installed.")
+_catalogue.command()(steer.upload)
+app.add_typer(_catalogue, name="catalogue", rich_help_panel="Releases and records")
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script: exit status 0 done, 1 failed, 2 wrong usage, 3 held, 4 recalled, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        status = app(standalone_mode=False, prog_name="fairlead")
+    except TyperException as error:
+        raise SystemExit(_usage(error)) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: TyperException) -> int:
+    """One line on a wrong command line; nothing where the help was printed because there was no command at all."""
+    text = line(error.format_message())
+    if text:
+        end = "" if text.endswith((".", "?")) else "."
+        sys.stderr.write(f"fairlead: {text}{end} See `fairlead --help` and `fairlead COMMAND --help` (usage)\n")
+    return error.exit_code

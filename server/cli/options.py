@@ -1,22 +1,38 @@
-"""Options that several commands share, each with one spelling and one help text."""
+"""Options and arguments that several commands share, each with one spelling and one help text."""
 
 from typing import Annotated
 
 import typer
 
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.ids import check_id
 
 Server = Annotated[
-    str | None, typer.Option("--server", help="The server's address; else FAIRLEAD_SERVER, else this machine's 8080.")
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="The server; else FAIRLEAD_SERVER, the configuration file, this machine's 8080.",
+        rich_help_panel="Connection",
+    ),
 ]
 Token = Annotated[
-    str | None, typer.Option("--token", help="The API token; else FAIRLEAD_TOKEN, else a local server's token file.")
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        help="The API token, or @FILE; else FAIRLEAD_TOKEN, the configuration file, a local server's token file.",
+        rich_help_panel="Connection",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit log.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines: the REST API's own bodies.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit log and for whoever looks later.")]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Follow it to its end; exit status 0 complete, 3 held, 4 recalled.")
 ]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The rollout's id, as `fairlead rollouts` lists it.")]
+DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id, as `fairlead devices` lists it.")]
+InGroup = Annotated[str | None, typer.Option("--group", help="Only this group.")]
 
 
 def percentages(text: str) -> list[dict[str, float]]:
@@ -30,6 +46,9 @@ def percentages(text: str) -> list[dict[str, float]]:
     return [{"share": share} for share in shares]
 
 
-def names(text: str) -> list[str]:
-    """`a,b` as a list without empty names."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def names(text: str, what: str = "device") -> list[str]:
+    """`a,b` as a list of ids; raises PolicyError `bad-request` where there is none, ProtocolError for a bad one."""
+    found = [check_id(part.strip(), what) for part in text.split(",") if part.strip()]
+    if not found:
+        raise PolicyError("bad-request", f"{text!r} names no {what}: give ids, such as node-1,node-2")
+    return found

@@ -9,7 +9,8 @@ from fleet_protocol.errors import PolicyError
 from server.catalogue_upload import upload_catalogue
 from server.cli import tables
 from server.cli.options import AsJson, Server, Token, Watch, names, percentages
-from server.cli.session import one_line_errors, open_session
+from server.cli.session import open_session
+from server.cli.watch import is_fancy
 from server.cli.watch import watch as follow
 
 
@@ -26,6 +27,9 @@ def publish(
     silence: Annotated[float | None, typer.Option(help="Seconds after which a device counts as silent.")] = None,
     silence_limit: Annotated[int | None, typer.Option(help="Silent devices that are tolerated.")] = None,
     on_failure: Annotated[str | None, typer.Option(help="recall or hold.")] = None,
+    not_before: Annotated[str | None, typer.Option(help="No device begins before: 2026-12-01T06:00:00Z.")] = None,
+    window: Annotated[str | None, typer.Option(help="Hours (UTC) in which a device may begin: 22:00-04:30.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where devices download; else from the server.")] = None,
     kind: Annotated[str, typer.Option("--type", help="service, driver, package or files.")] = "service",
     update_id: Annotated[
         str | None, typer.Option("--id", help="The job's name: publishing twice is then once.")
@@ -39,8 +43,11 @@ def publish(
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Publish a release of the catalogue in waves; each opens on the evidence of the one before."""
-    with one_line_errors():
+    """Publish a release of the catalogue in waves; each opens on the evidence of the one before.
+
+    fairlead publish my-service 1.2.0 --group line-1 --waves 5,25,100 --soak 600 --watch
+    """
+    with open_session(server, token, as_json=as_json) as session:
         if (group is None) == (nodes is None):
             raise PolicyError("bad-request", "say who gets it: either --group NAME or --nodes a,b")
         options: dict[str, Any] = {
@@ -55,14 +62,16 @@ def publish(
             "silence_s": silence,
             "silence_limit": silence_limit,
             "on_failure": on_failure,
+            "not_before": not_before,
+            "window": window,
+            "package_url": url,
         }
         body = {name: value for name, value in options.items() if value is not None}
         body |= {"update_type": kind, "package_name": package, "package_version": version, "description": description}
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            if catalogue is not None:
-                upload_catalogue(client, catalogue)
-            job = client.post("/api/updates", body)
-            session.show(job, lambda: tables.rollout(job))
-            if watch:
-                raise typer.Exit(follow(session, client, job["job_id"]))
+        if catalogue is not None:
+            upload_catalogue(session.client, catalogue)
+        job = session.client.publish(body)
+        if not watch:
+            session.show(job, lambda: tables.rollout(job, fancy=is_fancy(session)))
+            return
+        raise typer.Exit(follow(session, [job["job_id"]]))

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,25 +13,33 @@ from typing import Any, Final
 import typer
 from rich.console import Console, RenderableType
 
-from fleet_protocol.errors import FleetError
-from server.client import Client, ClientError
+from fleet_protocol.errors import FleetError, PolicyError
+from server.cli.printable import line
+from server.client import Client, ClientError, is_local
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
-_TOKEN_FILES: Final = ("fairlead-data/token",)
+_LOCAL_DATA: Final = "fairlead-data"
+_PIPE_WIDTH: Final = 10_000
+"""Columns where the output is no terminal: one row stays one line, for grep and cut."""
+_MEMBERS: Final = {"server", "token", "token_file", "ca_file"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """One invocation of the command line."""
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A server, and how one speaks to it."""
 
     server: str
     token: str | None
+    ca_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One invocation of the command line, connected to a server."""
+
+    client: Client
     as_json: bool
     console: Console
-
-    def client(self) -> Client:
-        """The server that this invocation speaks to."""
-        return Client(self.server, self.token)
 
     def show(self, value: Any, render: Callable[[], RenderableType]) -> None:
         """Print an answer: as JSON for machines, else as `render` draws it for people."""
@@ -40,14 +49,39 @@ class Session:
             self.console.print(render())
 
 
-def open_session(server: str | None, token: str | None, *, as_json: bool) -> Session:
-    """Options first, then FAIRLEAD_SERVER and FAIRLEAD_TOKEN, then the token file of a server on this machine."""
-    return Session(
-        server=server or os.environ.get("FAIRLEAD_SERVER") or DEFAULT_SERVER,
-        token=token or os.environ.get("FAIRLEAD_TOKEN") or _token_from_file(),
-        as_json=as_json,
-        console=Console(),
-    )
+@contextmanager
+def open_session(server: str | None, token: str | None, *, as_json: bool) -> Iterator[Session]:
+    """A session with the server that the options, the environment or the configuration file name."""
+    with one_line_errors():
+        account = find_account(server, token)
+        with Client(account.server, account.token, ca_file=account.ca_file) as client:
+            yield Session(client, as_json, console())
+
+
+def find_account(server: str | None, token: str | None) -> Account:
+    """Options first, then FAIRLEAD_SERVER and FAIRLEAD_TOKEN, then the configuration file, then this machine.
+
+    The token of the configuration file goes to the server that is named beside it, and the token file of a
+    server on this machine goes to loopback: neither to another address that was typed.
+    """
+    file = _configuration()
+    configured = file.get("server", DEFAULT_SERVER)
+    chosen = server or os.environ.get("FAIRLEAD_SERVER") or configured
+    token = token or os.environ.get("FAIRLEAD_TOKEN")
+    if token is None and chosen == configured:
+        token = file.get("token") or (_read(Path(file["token_file"])) if "token_file" in file else None)
+    elif token is not None and token.startswith("@"):
+        token = _read(Path(token[1:]))
+    if token is None and is_local(chosen):
+        token = _local_token()
+    ca_file = os.environ.get("FAIRLEAD_CA_FILE") or file.get("ca_file")
+    return Account(chosen, token, None if ca_file is None else Path(ca_file).expanduser())
+
+
+def console() -> Console:
+    """Where people read: without markup, because what devices say is data; unfolded where nobody watches."""
+    made = Console(markup=False, emoji=False, highlight=False)
+    return made if made.is_terminal else Console(markup=False, emoji=False, highlight=False, width=_PIPE_WIDTH)
 
 
 @contextmanager
@@ -56,24 +90,49 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ClientError, FleetError) as error:
-        fail(error.detail, error.code)
+        raise failure(error.detail, error.code) from None
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        fail(f"{error.filename or 'a file'}: {error.strerror}", "setup")
+        raise failure(f"{error.filename or 'a file'}: {error.strerror or error}", "setup") from None
 
 
-def fail(detail: str, code: str) -> None:
-    """Say what was wrong on one line of standard error and exit with status 1."""
-    line = " ".join(f"fairlead: {detail} ({code})".split())
-    print(line, file=sys.stderr)  # noqa: T201 - the error line of a command
-    raise typer.Exit(1)
+def failure(detail: str, code: str, *, status: int = 1) -> typer.Exit:
+    """Say what was wrong on one line of standard error; the exit to raise."""
+    sys.stderr.write(f"fairlead: {line(detail)} ({code})\n")
+    return typer.Exit(status)
 
 
-def _token_from_file() -> str | None:
-    data_dir = os.environ.get("FAIRLEAD_DATA_DIR")
-    candidates = [Path(data_dir) / "token"] if data_dir else []
-    candidates += [Path(name) for name in _TOKEN_FILES]
-    candidates.append(Path("~/.config/fairlead/token").expanduser())
-    for path in candidates:
+def configuration_file() -> Path:
+    """Where an operator's account is kept."""
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "fairlead" / "config.toml"
+
+
+def _configuration() -> dict[str, str]:
+    path = configuration_file()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise PolicyError("setup", f"{path} is not TOML: {error}") from None
+    if not set(content) <= _MEMBERS or not all(isinstance(value, str) for value in content.values()):
+        raise PolicyError("setup", f"{path} may say {', '.join(sorted(_MEMBERS))}, each a string")
+    return content
+
+
+def _local_token() -> str | None:
+    """The token file of a server on this machine, where this account may read it."""
+    for folder in (os.environ.get("FAIRLEAD_DATA_DIR"), _LOCAL_DATA):
+        path = Path(folder or _LOCAL_DATA) / "token"
         if path.is_file() and os.access(path, os.R_OK):
-            return path.read_text(encoding="ascii").strip()
+            return _read(path)
     return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="ascii").strip()
+    except UnicodeDecodeError:
+        raise PolicyError("setup", f"{path} is not a token file") from None

@@ -1,64 +1,110 @@
 """Commands that change something."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fleet_protocol.errors import PolicyError
 from server.catalogue_upload import upload_catalogue
 from server.cli import tables
-from server.cli.options import AsJson, Reason, Server, Token
-from server.cli.session import one_line_errors, open_session
+from server.cli.options import AsJson, DeviceId, JobId, Reason, Server, Token
+from server.cli.session import Session, open_session
+from server.cli.watch import is_fancy
 
-Job = Annotated[str, typer.Argument(help="The rollout's job id.")]
-Node = Annotated[str, typer.Argument(help="The device's name.")]
-
-
-def hold(job: Job, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
-    """Let no device begin; those that have switched go on to their end."""
-    _verb("hold", job, reason, server, token, as_json=as_json)
+OnlyPackage = Annotated[str | None, typer.Option("--package", help="Only this package; else all of the device's.")]
 
 
-def resume(job: Job, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
+def hold(job: JobId, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
+    """Let no further device begin; those that have switched go on to their end."""
+    with open_session(server, token, as_json=as_json) as session:
+        _steer(session, "hold", job, reason)
+
+
+def resume(
+    job: JobId, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None
+) -> None:
     """Go on with a held rollout; what was seen so far is excused."""
-    _verb("resume", job, reason, server, token, as_json=as_json)
+    with open_session(server, token, as_json=as_json) as session:
+        _steer(session, "resume", job, reason)
 
 
-def advance(job: Job, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
+def advance(
+    job: JobId, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None
+) -> None:
     """Open the next wave without waiting for its evidence; failures still stop it."""
-    _verb("advance", job, reason, server, token, as_json=as_json)
+    with open_session(server, token, as_json=as_json) as session:
+        _steer(session, "advance", job, reason)
 
 
-def recall(job: Job, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
+def recall(
+    job: JobId, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None
+) -> None:
     """Order every device of a rollout back to what it ran before."""
-    _verb("recall", job, reason, server, token, as_json=as_json)
+    with open_session(server, token, as_json=as_json) as session:
+        _steer(session, "recall", job, reason)
 
 
-def retry(job: Job, reason: Reason = "", as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
-    """Let devices that failed try once more."""
-    _verb("retry", job, reason, server, token, as_json=as_json)
+def retry(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="A rollout: all of its failed devices.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="One device instead: all that failed there.")] = None,
+    package: OnlyPackage = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Let devices that failed try once more: those of a rollout, or one device."""
+    with open_session(server, token, as_json=as_json) as session:
+        if (job is None) == (device is None):
+            raise PolicyError("bad-request", "say what to retry: a JOB, or --device ID")
+        if device is not None:
+            _command(session, device, "retry", package)
+        elif package is not None:
+            raise PolicyError("bad-request", "--package goes with --device; a rollout has one package")
+        else:
+            _steer(session, "retry", str(job), reason)
 
 
 def rollback(
-    node: Node,
-    package: Annotated[str | None, typer.Option(help="Only this package; else all.")] = None,
+    device: DeviceId,
+    package: OnlyPackage = None,
     as_json: AsJson = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
     """Order one device back to its other slot."""
-    _ask_put("post", f"/api/nodes/{node}/rollback", {"package": package}, server, token, as_json=as_json)
+    with open_session(server, token, as_json=as_json) as session:
+        _command(session, device, "rollback", package)
+
+
+def enrol(
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id, as in its agent.toml.")],
+    group: Annotated[str, typer.Option(help="The group that it joins.")],
+    device_class: Annotated[str, typer.Option("--class", help="Its hardware class, as in its agent.toml.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The public key that `fairlead-agent init` printed.")],
+    as_json: AsJson = False,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """Enrol a device by its public key. On the device itself, `fairlead-agent enroll` does the same."""
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.enrol(device, group, device_class, _public_key(key))
+        session.show(answer, lambda: tables.devices([answer]))
 
 
 def move(
-    node: Node,
+    device: DeviceId,
     group: Annotated[str, typer.Argument(help="The group that it joins.")],
     as_json: AsJson = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
     """Move a device to another group."""
-    _ask_put("put", f"/api/nodes/{node}/group", {"group": group}, server, token, as_json=as_json)
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.move(device, group)
+        session.show(answer, lambda: f"{device} is in group {group}")
 
 
 def upload(
@@ -67,28 +113,28 @@ def upload(
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Upload a signed catalogue and its artifacts."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = upload_catalogue(client, folder)
-            text = f"root {answer['root']}, targets {answer['targets']}, {answer['releases']} releases"
-            session.show(answer, lambda: text)
+    """Upload a signed catalogue: first the artifacts that the server lacks, then the documents."""
+    with open_session(server, token, as_json=as_json) as session:
+        answer = upload_catalogue(session.client, folder)
+        text = f"root {answer['root']}, targets {answer['targets']}, {answer['releases']} releases"
+        session.show(answer, lambda: text)
 
 
-def _verb(verb: str, job: str, reason: str, server: str | None, token: str | None, *, as_json: bool) -> None:
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.post(f"/api/updates/{job}/{verb}", {"reason": reason} if reason else {})
-            session.show(answer, lambda: tables.rollout(answer))
+def _steer(session: Session, verb: str, job: str, reason: str) -> None:
+    answer = session.client.steer(job, verb, reason)
+    session.show(answer, lambda: tables.rollout(answer, fancy=is_fancy(session)))
 
 
-def _ask_put(
-    method: str, path: str, body: dict[str, Any], server: str | None, token: str | None, *, as_json: bool
-) -> None:
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.put(path, body) if method == "put" else client.post(path, body)
-            session.show(answer, lambda: "done")
+def _command(session: Session, device: str, name: str, package: str | None) -> None:
+    answer = session.client.command(device, name, package)
+    session.show(answer, lambda: f"{device} accepted {name}" + (f" of {package}" if package else ""))
+
+
+def _public_key(path: Path) -> dict[str, Any]:
+    try:
+        key = json.loads(path.read_bytes())
+    except ValueError:
+        key = None
+    if not isinstance(key, dict):
+        raise PolicyError("keys", f"{path} is not a public key in JSON, as fairlead-agent init prints it")
+    return key

@@ -1,84 +1,133 @@
 """How answers look to people."""
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from server.answers import AuditRow, Health, Job, Node
+from server.cli import printable
+
 _STATE_STYLES: Final = {"complete": "green", "active": "cyan", "held": "yellow", "recalled": "red"}
+_COUNTS: Final = ("devices", "selected", "committed", "failed", "in_progress", "silent", "waiting")
+_BAR_WIDTH: Final = 40
 
 
-def devices(nodes: Sequence[Mapping[str, Any]]) -> RenderableType:
+def devices(nodes: Sequence[Node]) -> RenderableType:
     """One line a device."""
-    table = _table("device", "group", "class", "online", "stage", "installed", "why")
+    table = _table("device", "group", "class", "online", "seen", "stage", "installed", "why")
     for node in nodes:
         online = Text("yes", "green") if node["available"] else Text("no", "red")
         installed = ", ".join(f"{i['package']} {i['version']}" for i in node["installed"])
+        seen = "never" if node["seen"] is None else f"{age(time.time() - node['seen'])} ago"
         table.add_row(
-            node["id"], node["group"], node["class"], online, node["stage"] or "-", installed or "-", node["why"] or "-"
+            *_cells(node["id"], node["group"], node["class"]),
+            online,
+            *_cells(seen, node["stage"], installed, node["why"]),
         )
     return table if nodes else Text("no devices yet: fairlead-agent enroll adds one")
 
 
-def rollouts(jobs: Sequence[Mapping[str, Any]]) -> RenderableType:
+def rollouts(jobs: Sequence[Job]) -> RenderableType:
     """One line a rollout."""
     table = _table("job", "group", "release", "state", "wave", "committed", "failed", "silent", "reason")
     for job in jobs:
         counts = job["counts"]
         table.add_row(
-            job["job_id"],
-            job["group"],
-            f"{job['package']} {job['version']}",
+            *_cells(job["job_id"], job["group"], f"{job['package']} {job['version']}"),
             state(job["state"]),
-            f"{job['wave'] + 1} of {len(job['waves'])}",
-            f"{counts['committed']} of {counts['devices']}",
-            str(counts["failed"]),
-            str(counts["silent"]),
-            job["reason"] or "-",
+            *_cells(f"{job['wave'] + 1} of {len(job['waves'])}", f"{counts['committed']} of {counts['devices']}"),
+            *_cells(counts["failed"], counts["silent"], job["reason"]),
         )
     return table if jobs else Text("no rollouts yet: fairlead publish starts one")
 
 
-def rollout(job: Mapping[str, Any]) -> RenderableType:
-    """One rollout with its bar, counts and failures."""
+def rollout(job: Job, *, fancy: bool = False) -> RenderableType:
+    """One rollout with its waves, bars, counts and failures; `fancy` draws with more than ASCII."""
     counts = job["counts"]
-    head = Text.assemble(
-        (job["job_id"], "bold"), f"  {job['package']} {job['version']} to {job['group']}  ", state(job["state"])
-    )
+    what = printable.line(f"{job['package']} {job['version']} to {job['group']}")
+    head = Text.assemble((printable.line(job["job_id"]), "bold"), f"  {what}  ", state(job["state"]))
     lines: list[RenderableType] = [head]
-    wave = f"wave {max(job['wave'] + 1, 0)} of {len(job['waves'])}"
-    lines.append(Text.assemble(f"  {wave}  ", bar(counts["committed"], counts["failed"], counts["devices"])))
-    names = ("devices", "selected", "committed", "failed", "in_progress", "silent", "waiting")
-    lines.append(Text("  " + "  ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in names)))
+    lines += [
+        Text(f"  {_wave(job, index)}", "" if index <= job["wave"] else "dim") for index in range(len(job["waves"]))
+    ]
+    lines.append(_progress("open waves", counts["committed"], counts["failed"], counts["selected"], fancy=fancy))
+    lines.append(_progress("whole group", counts["committed"], counts["failed"], counts["devices"], fancy=fancy))
+    told: Mapping[str, Any] = dict(counts)
+    lines.append(Text("  " + "  ".join(f"{name.replace('_', ' ')} {told[name]}" for name in _COUNTS)))
     if job["reason"]:
-        lines.append(Text(f"  because {job['reason']}", "yellow"))
+        lines.append(Text(f"  because {printable.line(job['reason'])}", "yellow"))
     for failure in job["failures"]:
         detail = f" ({failure['detail']})" if failure["detail"] else ""
-        lines.append(Text(f"  {failure['device']}: {failure['code']}{detail}", "red"))
+        lines.append(Text("  " + printable.line(f"{failure['device']}: {failure['code']}{detail}"), "red"))
     return Group(*lines)
 
 
-def bar(done: int, failed: int, total: int, *, width: int = 40) -> Text:
-    """A progress bar of committed and failed devices; empty where there are none."""
-    full = round(width * done / total) if total else 0
-    broken = min(width - full, round(width * failed / total)) if total else 0
-    rest = width - full - broken
-    return Text.assemble(("█" * full, "green"), ("█" * broken, "red"), ("░" * rest, "dim"), f" {done}/{total}")
+def server(health: Health, jobs: Sequence[Job]) -> RenderableType:
+    """The server at a glance, and what is under way."""
+    table = _table("server", "version", "broker", "online", "signing")
+    broker = "connected" if health["broker"]["connected"] else "not connected"
+    online = f"{health['devices']['available']} of {health['devices']['total']} devices"
+    table.add_row(*_cells(health["status"], health["version"], broker, online, health["signing"]))
+    return Group(table, Text(), rollouts(jobs) if jobs else Text("no rollout is under way"))
+
+
+def audit(entries: Sequence[AuditRow]) -> RenderableType:
+    """Who did what, with the time of this machine."""
+    table = _table("at", "who", "verb", "subject", "detail")
+    for entry in entries:
+        at = datetime.fromtimestamp(entry["at"]).astimezone().isoformat(" ", "seconds")
+        table.add_row(*_cells(at, entry["who"], entry["verb"], entry["subject"], entry["detail"]))
+    return table if entries else Text("nothing happened yet")
 
 
 def plain(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], nothing: str) -> RenderableType:
     """Any list of flat objects; `nothing` is said where it is empty."""
     table = _table(*columns)
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*_cells(*(row.get(column) for column in columns)))
     return table if rows else Text(nothing)
 
 
 def state(name: str) -> Text:
     """A rollout's state in its colour."""
-    return Text(name, _STATE_STYLES.get(name, ""))
+    return Text(printable.line(name), _STATE_STYLES.get(name, ""))
+
+
+def age(seconds: float) -> str:
+    """A duration in its largest unit."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def bar(done: int, failed: int, total: int, *, fancy: bool) -> Text:
+    """A progress bar of committed and failed devices; empty where there are none."""
+    full = round(_BAR_WIDTH * done / total) if total else 0
+    broken = min(_BAR_WIDTH - full, round(_BAR_WIDTH * failed / total)) if total else 0
+    rest = _BAR_WIDTH - full - broken
+    good, bad, open_ = ("█", "█", "░") if fancy else ("#", "x", ".")
+    return Text.assemble((good * full, "green"), (bad * broken, "red"), (open_ * rest, "dim"), f" {done}/{total}")
+
+
+def _progress(name: str, done: int, failed: int, total: int, *, fancy: bool) -> Text:
+    return Text.assemble(f"  {name:<12} ", bar(done, failed, total, fancy=fancy))
+
+
+def _wave(job: Job, index: int) -> str:
+    wave = job["waves"][index]
+    named = f" and {', '.join(wave['devices'])}" if wave["devices"] else ""
+    standing = "open" if index <= job["wave"] else "not yet"
+    return printable.line(f"wave {index + 1} of {len(job['waves'])}: {wave['share']:g} %{named}, {standing}")
+
+
+def _cells(*values: Any) -> list[str]:
+    return [_cell(value) for value in values]
 
 
 def _cell(value: Any) -> str:
@@ -87,8 +136,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "-"
-    return str(value)
+        return printable.line(", ".join(str(item) for item in value)) or "-"
+    return printable.line(value)
 
 
 def _table(*columns: str) -> Table:

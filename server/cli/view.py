@@ -1,146 +1,124 @@
 """Commands that look."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fleet_protocol.errors import PolicyError
-from server.cli import tables
-from server.cli.options import AsJson, Server, Token, Watch, names
-from server.cli.session import one_line_errors, open_session
+from server.answers import Job
+from server.cli import printable, tables
+from server.cli.options import AsJson, DeviceId, InGroup, Server, Token, Watch, names
+from server.cli.session import Session, open_session
+from server.cli.watch import is_fancy
 from server.cli.watch import watch as follow
 
-Node = Annotated[str, typer.Argument(help="The device's name.")]
+_STATES = ("active", "held", "recalled", "complete")
 
 
-def devices(
-    group: Annotated[str | None, typer.Option(help="Only this group.")] = None,
-    as_json: AsJson = False,
-    server: Server = None,
-    token: Token = None,
-) -> None:
+def devices(group: InGroup = None, as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
     """List devices: whether they are online, what they run, and why they are not updating."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.get("/api/nodes", group=group)
-            session.show(answer, lambda: tables.devices(answer["nodes"]))
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.nodes(group)
+        session.show(answer, lambda: tables.devices(answer["nodes"]))
 
 
 def rollouts(
-    state: Annotated[str | None, typer.Option(help="active, held, recalled or complete.")] = None,
-    group: Annotated[str | None, typer.Option(help="Only this group.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only {', '.join(_STATES[:-1])} or {_STATES[-1]} ones.")] = None,
+    group: InGroup = None,
     as_json: AsJson = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """List rollouts."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.get("/api/updates", state=state, group=group)
-            session.show(answer, lambda: tables.rollouts(answer["updates"]))
+    """List rollouts, the newest first."""
+    with open_session(server, token, as_json=as_json) as session:
+        if state is not None and state not in _STATES:
+            raise PolicyError("bad-request", f"--state {state}: a rollout is {', '.join(_STATES)}")
+        answer = session.client.jobs(state, group)
+        session.show(answer, lambda: tables.rollouts(answer["updates"]))
 
 
 def status(
-    job: Annotated[str | None, typer.Argument(help="A rollout; without it, the server.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="A rollout; without it, the server.")] = None,
     watch: Watch = False,
     as_json: AsJson = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Show one rollout, or how the server is; --watch follows the rollout (by default the newest) to its end."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            if watch:
-                job = job or _newest(client.get("/api/updates")["updates"])
-                raise typer.Exit(follow(session, client, job))
-            if job is not None:
-                one = client.get(f"/api/updates/{job}")
-                session.show(one, lambda: tables.rollout(one))
-                return
-            health = client.get("/health")
-            row = {
-                "status": health["status"],
-                "version": health["version"],
-                "broker": "connected" if health["broker"]["connected"] else "not connected",
-                "online": f"{health['devices']['available']} of {health['devices']['total']} devices",
-                "active": f"{health['rollouts']['active']} rollouts",
-                "signing": health["signing"],
-            }
-            session.show(health, lambda: tables.plain([row], list(row), ""))
+    """Show one rollout, or the server and what is under way.
+
+    With --watch: follow the rollout, or without JOB all active ones, or where there are none the newest.
+    """
+    with open_session(server, token, as_json=as_json) as session:
+        if watch:
+            raise typer.Exit(follow(session, [job] if job is not None else _interesting(session)))
+        if job is not None:
+            one = session.client.job(job)
+            session.show(one, lambda: tables.rollout(one, fancy=is_fancy(session)))
+            return
+        health, active = session.client.health(), session.client.jobs("active")["updates"]
+        session.show(dict(health) | {"updates": active}, lambda: tables.server(health, active))
 
 
 def groups(as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
-    """List groups and the sequence of their newest manifest."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.get("/api/groups")
-            columns = ("name", "sequence", "devices")
-            session.show(answer, lambda: tables.plain(answer["groups"], columns, "no groups yet"))
+    """List groups, and the sequence of each one's newest manifest."""
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.groups()
+        columns = ("name", "sequence", "devices")
+        session.show(answer, lambda: tables.plain(answer["groups"], columns, "no groups yet"))
 
 
 def releases(as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
     """List what the signed catalogue allows to be installed today."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.get("/api/releases")
-            columns = ("package", "version", "counter", "kind", "classes", "text")
-            nothing = "the catalogue is empty: fairlead-firmware add and sign, then fairlead upload"
-            session.show(answer, lambda: tables.plain(answer["releases"], columns, nothing))
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.releases()
+        columns = ("package", "version", "counter", "kind", "classes", "text")
+        nothing = "the catalogue is empty: fairlead-firmware add and sign, then fairlead catalogue upload"
+        session.show(answer, lambda: tables.plain(answer["releases"], columns, nothing))
 
 
-def services(node: Node, as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
+def services(device: DeviceId, as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
     """Ask a device for its services."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.get(f"/api/nodes/{node}/services")
-            columns = ("name", "running", "pid", "restarts", "version")
-            session.show(answer, lambda: tables.plain(answer["services"], columns, "the device runs no services"))
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.services(device)
+        columns = ("name", "running", "pid", "restarts", "version")
+        session.show(answer, lambda: tables.plain(answer["services"], columns, "the device runs no services"))
 
 
 def logs(
-    node: Node,
-    service: Annotated[str, typer.Argument(help="The service's name.")],
+    device: DeviceId,
+    service: Annotated[str, typer.Argument(help="The service, as `fairlead services DEVICE` lists it.")],
     lines: Annotated[int, typer.Option(help="How many at the most.", min=1, max=10_000)] = 100,
     as_json: AsJson = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
     """Ask a device for the newest log lines of a service."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.get(f"/api/nodes/{node}/logs/{service}", lines=lines)
-            if as_json:
-                session.show(answer, lambda: "")
-                return
-            for line in answer["lines"]:
-                typer.echo(line)
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.logs(device, service, lines)
+        if as_json:
+            session.show(answer, lambda: "")
+            return
+        for line in answer["lines"]:
+            typer.echo(printable.text(line))
 
 
 def health(
-    nodes: Annotated[str | None, typer.Option(help="Devices by name: node-1,node-2.")] = None,
-    group: Annotated[str | None, typer.Option(help="All devices of a group.")] = None,
+    devices: Annotated[str | None, typer.Option("--nodes", metavar="ID,ID", help="Devices by id.")] = None,
+    group: InGroup = None,
     as_json: AsJson = False,
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """Ask devices to check their health now."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        body = {"target_nodes": names(nodes) if nodes else None, "group": group}
-        with session.client() as client:
-            answer = client.post("/api/health-checks", {name: value for name, value in body.items() if value})
-            rows = [
-                {"device": device, "verdict": result.get("verdict", result.get("code")), "checks": _bad_checks(result)}
-                for device, result in sorted(answer["results"].items())
-            ]
-            session.show(answer, lambda: tables.plain(rows, ("device", "verdict", "checks"), "no devices were asked"))
+    """Ask devices to check their health now: those named, a group, or all. Exit status 1 unless all are ok."""
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.health_checks([] if devices is None else names(devices), group)
+        rows = [
+            {"device": device, "verdict": _verdict(result), "checks": _checks(result)}
+            for device, result in sorted(answer["results"].items())
+        ]
+        session.show(answer, lambda: tables.plain(rows, ("device", "verdict", "checks"), "no devices were asked"))
+        if any(row["verdict"] != "ok" for row in rows):
+            raise typer.Exit(1)
 
 
 def audit(
@@ -150,23 +128,28 @@ def audit(
     token: Token = None,
 ) -> None:
     """Who did what, newest first."""
-    with one_line_errors():
-        session = open_session(server, token, as_json=as_json)
-        with session.client() as client:
-            answer = client.get("/api/audit", most=most)
-            columns = ("at", "who", "verb", "subject", "detail")
-            session.show(answer, lambda: tables.plain(answer["entries"], columns, "nothing happened yet"))
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.audit(most)
+        session.show(answer, lambda: tables.audit(answer["entries"]))
 
 
-def _newest(jobs: list[dict[str, object]]) -> str:
+def _interesting(session: Session) -> list[str]:
+    active = session.client.jobs("active")["updates"]
+    if active:
+        return [job["job_id"] for job in active]
+    jobs: list[Job] = session.client.jobs()["updates"]
     if not jobs:
         raise PolicyError("unknown-update", "there is no rollout yet: fairlead publish starts one")
-    return str(max(jobs, key=lambda job: str(job["created"]))["job_id"])
+    return [max(jobs, key=lambda job: job["created"])["job_id"]]
 
 
-def _bad_checks(result: dict[str, object]) -> str:
+def _verdict(result: dict[str, Any]) -> str:
+    return str(result.get("verdict", result.get("code", "unknown")))
+
+
+def _checks(result: dict[str, Any]) -> str:
     checks = result.get("checks")
-    if not isinstance(checks, list):
+    if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
         return str(result.get("detail", ""))
-    bad = [f"{check['name']}: {check['text']}" for check in checks if check["verdict"] != "ok"]
+    bad = [f"{check.get('name')}: {check.get('text')}" for check in checks if check.get("verdict") != "ok"]
     return "; ".join(bad) or f"{len(checks)} checks ok"

@@ -29,7 +29,7 @@ class Desk:
     def open(self) -> None:
         """Make the fleet's keys and first root: two of three must sign, and the server gets only the online ones."""
         self._run("init", str(self.folder), "--fleet", FLEET, "--no-passphrase")
-        self._run("export-server", str(self.folder), str(self._places.server_data))
+        self._run("export-server", str(self.folder), "--out", str(self._places.server_data))
 
     def release(self, tree: Path, *, version: str, counter: int) -> None:
         """Pack a tree, put it into the catalogue and sign that with two offline keys."""

@@ -89,9 +89,9 @@ class DemoRun:
         return [p for p in psutil.process_iter() if p.pid != self._process.pid and self._names_folder(p)]
 
     def kill(self, *words: str) -> None:
-        """kill -9 the one process of the demo whose command line holds all the words."""
-        (victim,) = [p for p in self.processes() if all(any(w in part for part in p.cmdline()) for w in words)]
-        victim.kill()
+        """kill -9 the process whose command line holds all the words; of several the oldest, not its workers."""
+        fitting = [p for p in self.processes() if all(any(word in part for part in p.cmdline()) for word in words)]
+        min(fitting, key=psutil.Process.create_time).kill()
 
     def _names_folder(self, process: psutil.Process) -> bool:
         try:

@@ -1,57 +1,84 @@
-"""paho's client over a socket that reads and writes in large pieces.
+"""paho's client behind a socket that reads in large pieces and takes the messages out before paho sees them.
 
-paho reads a packet in three or more calls of `recv` and sends every acknowledgement by itself. The buffer stands where
-paho expects a socket; what it must do is what paho 2 asks of `Client._create_socket`, and a test holds it to that.
+paho spends most of its time on a PUBLISH with small reads, properties and locks. It speaks the rest of the protocol:
+connecting, subscribing, publishing, keepalive. The only thing of paho's that is replaced is `Client._create_socket`,
+by a socket that does what paho asks of one; a contract test holds it to that.
 """
 
 import contextlib
 import socket
 import ssl
+from collections import deque
 from typing import Any, Final
 
 from paho.mqtt.client import Client
 
+from server.adapters.mqtt.framing import Framer, Publish
+
 READ_SIZE: Final = 256 * 1024
 WRITE_MOST: Final = 256 * 1024
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class BufferedSocket:
-    """A connected socket whose small reads come from one large one, and whose small writes leave together.
+    """A connected, non-blocking socket: `fill` reads from the network, `recv` gives paho what is for paho.
 
-    `recv` and `send` behave as those of a non-blocking socket. What was sent leaves with `flush`.
+    Messages are in `publishes`. What is sent leaves with `flush`.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, framer: Framer) -> None:
         self._inner = inner
-        self._read = b""
-        self._at = 0
+        self._framer = framer
         self._unsent = bytearray()
+        self._end: OSError | None = None
+        self._closed_by_peer = False
+
+    def fill(self) -> None:
+        """Read what has arrived, one large piece at the most. A lost connection is told by `recv`."""
+        try:
+            data = self._inner.recv(READ_SIZE)
+            self._closed_by_peer = not data
+            self._framer.feed(data)
+        except _NOT_NOW:
+            return
+        except OSError as error:
+            self._end = error
+
+    @property
+    def publishes(self) -> deque[Publish]:
+        """Messages that have arrived; whoever handles one takes it out from the left."""
+        return self._framer.publishes
 
     def recv(self, size: int) -> bytes:
-        """Up to `size` bytes; raises BlockingIOError where there are none yet, returns b"" at the end."""
-        at = self._at
-        if at == len(self._read):
-            self._read = self._inner.recv(READ_SIZE)
-            at = 0
-        data = self._read[at : at + size]
-        self._at = at + len(data)
-        return data
+        """Up to `size` bytes for paho; raises BlockingIOError where there are none, returns b"" at the end."""
+        others = self._framer.others
+        if others:
+            data = bytes(others[:size])
+            del others[:size]
+            return data
+        if self._end is not None:
+            raise self._end
+        if self._closed_by_peer:
+            return b""
+        raise BlockingIOError
 
     def send(self, data: bytes) -> int:
         """Take all of `data`, or raise BlockingIOError while too much waits to be sent."""
         if len(self._unsent) >= WRITE_MOST:
-            self.flush()
-            if len(self._unsent) >= WRITE_MOST:
-                raise BlockingIOError
+            raise BlockingIOError
         self._unsent += data
         return len(data)
+
+    def acknowledge(self, mids: list[int]) -> None:
+        """Send a PUBACK, in the form that both protocol versions know, for each packet id."""
+        self._unsent += b"".join([b"\x40\x02" + mid.to_bytes(2, "big") for mid in mids])
 
     def flush(self) -> None:
         """Send what the network takes now; raises OSError where the connection is gone."""
         while self._unsent:
             try:
                 sent = self._inner.send(self._unsent)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            except _NOT_NOW:
                 return
             del self._unsent[:sent]
 
@@ -60,10 +87,14 @@ class BufferedSocket:
         """Bytes that wait for `flush`."""
         return len(self._unsent)
 
+    @property
+    def readable(self) -> bool:
+        """Whether `recv` has something to give or to tell."""
+        return bool(self._framer.others) or self._end is not None or self._closed_by_peer
+
     def pending(self) -> int:
-        """Bytes that can be read without asking the network."""
-        inner = self._inner.pending() if hasattr(self._inner, "pending") else 0
-        return len(self._read) - self._at + int(inner)
+        """Bytes that `fill` can read without the network's telling: a TLS record is decrypted as a whole."""
+        return int(self._inner.pending()) if isinstance(self._inner, ssl.SSLSocket) else 0
 
     def close(self) -> None:
         """Send what the network still takes, and close."""
@@ -78,11 +109,12 @@ class BufferedSocket:
 class BufferedClient(Client):
     """paho's client, driven from outside by `loop_read`, `loop_write` and `loop_misc`."""
 
+    framer: Framer
+    """Set before connecting."""
     buffer: BufferedSocket | None = None
 
     def _create_socket(self) -> Any:
-        inner = super()._create_socket()
-        if isinstance(inner, socket.socket) and inner.family in (socket.AF_INET, socket.AF_INET6):
-            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = BufferedSocket(inner)
+        inner: Any = super()._create_socket()
+        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = BufferedSocket(inner, self.framer)
         return self.buffer

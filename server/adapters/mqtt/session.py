@@ -16,20 +16,19 @@ from functools import partial
 from typing import Any, Final
 
 from loguru import logger
-from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from server.adapters.mqtt.buffered import BufferedClient
+from server.adapters.mqtt.buffered import BufferedClient, BufferedSocket
+from server.adapters.mqtt.framing import Framer
 from server.adapters.mqtt.outbox import Outbox, Outgoing
 from server.adapters.mqtt.settings import LinkSettings
 from server.adapters.mqtt.waker import Waker
 
 IN_FLIGHT_MOST: Final = 20
 """Messages that wait for the broker's acknowledgement; mosquitto takes no more by default."""
-_PACKETS_PER_TURN: Final = 1_000
 _MISC_S: Final = 1.0
 _UNPROVED_S: Final = 2.0
 """How long a broker may take to answer a version of MQTT that it was not seen to speak: amqtt waits for ever for the
@@ -69,7 +68,8 @@ class Session:
         self._client = self._make_client()
         self._acks: deque[int] = deque()
         self._in_flight: dict[int, Outgoing] = {}
-        self._held: MQTTMessage | None = None
+        self._full = False
+        """The receiver had no room for the oldest message."""
         self._watched = 0
         self._over = False
         self.accepted = False
@@ -99,8 +99,8 @@ class Session:
             client_id=settings.client_id,
             clean_session=None if version_5 else False,
             protocol=self._protocol,
-            manual_ack=True,
         )
+        client.framer = Framer(version_5=version_5, most=_PACKET_MOST)
         client.connect_timeout = settings.connect_s
         client.max_inflight_messages_set(IN_FLIGHT_MOST)
         if settings.username is not None:
@@ -112,7 +112,6 @@ class Session:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
         client.on_publish = self._on_publish
         # Having this callback keeps paho from writing to the socket before its packets can leave together.
         client.on_socket_register_write = _ignore
@@ -158,14 +157,16 @@ class Session:
         buffer = self._client.buffer
         if buffer is None:
             return
-        reads = self._held is None
+        reads = not self._full
         writes = self._client.want_write() or buffer.unsent > 0
         self._watch(selector, selectors.EVENT_READ * reads | selectors.EVENT_WRITE * writes)
         unread = reads and buffer.pending() > 0
         ready = selector.select(0 if unread else _MISC_S)
         self._waker.clear()
         if unread or any(key.data == _NETWORK and mask & selectors.EVENT_READ for key, mask in ready):
-            self._read()
+            buffer.fill()
+            while buffer.readable and self._client.socket() is not None:
+                self._client.loop_read()
 
     def _watch(self, selector: selectors.BaseSelector, events: int) -> None:
         sock = self._client.socket()
@@ -179,22 +180,14 @@ class Session:
             selector.modify(sock.fileno(), events, _NETWORK)
         self._watched = events
 
-    def _read(self) -> None:
-        """Handle what has arrived; at most so many packets, so that acknowledgements leave in between."""
-        client = self._client
-        for _ in range(_PACKETS_PER_TURN):
-            client.loop_read()
-            if self._held is not None or client.buffer is None or client.socket() is None:
-                return
-            if not client.buffer.pending():
-                return
-
     def _send(self) -> None:
-        """Offer what is held, acknowledge what was received, publish what waits, and let it all leave together."""
-        self._offer_again()
-        client = self._client
-        while self._acks:
-            client.ack(self._acks.popleft(), 1)
+        """Hand over what arrived, acknowledge what is stored, publish what waits; all of it leaves together."""
+        client, buffer = self._client, self._client.buffer
+        if buffer is None:
+            return
+        self._full = not self._deliver(buffer)
+        acks = [self._acks.popleft() for _ in range(len(self._acks))]
+        buffer.acknowledge(acks)
         while self.accepted and len(self._in_flight) < IN_FLIGHT_MOST:
             message = self._outbox.take()
             if message is None:
@@ -204,24 +197,21 @@ class Session:
                 self._in_flight[info.mid] = message
         if client.want_write():
             client.loop_write()
-        if client.socket() is not None and client.buffer is not None:
-            try:
-                client.buffer.flush()
-            except OSError as error:
-                self._give_up(str(error))
-
-    def _offer_again(self) -> None:
-        message = self._held
-        if message is not None and self._deliver(message):
-            self._held = None
-
-    def _deliver(self, message: MQTTMessage) -> bool:
-        ack = partial(self._acknowledge, message.mid) if message.qos else self._waker.wake
         try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = "\N{REPLACEMENT CHARACTER}"
-        return self._received(topic, bytes(message.payload), ack)
+            buffer.flush()
+        except OSError as error:
+            self._give_up(str(error))
+
+    def _deliver(self, buffer: BufferedSocket) -> bool:
+        """Hand over messages in their order; False where there is no room for the next."""
+        publishes = buffer.publishes
+        while publishes:
+            message = publishes[0]
+            ack = partial(self._acknowledge, message.mid) if message.mid else self._waker.wake
+            if not self._received(message.topic.decode("utf-8", "replace"), message.payload, ack):
+                return False
+            publishes.popleft()
+        return True
 
     def _acknowledge(self, mid: int) -> None:
         """Called by any thread, also long after this connection has ended (rule 2)."""
@@ -251,10 +241,6 @@ class Session:
         for (topic_filter, _), reason in zip(self._filters, reasons, strict=False):
             if reason.is_failure:
                 logger.error("the broker refuses the subscription to {}: {}", topic_filter, reason)
-
-    def _on_message(self, _c: object, _u: object, message: MQTTMessage) -> None:
-        if not self._deliver(message):
-            self._held = message
 
     def _on_publish(self, _c: object, _u: object, mid: int, reason: ReasonCode, _p: object) -> None:
         message = self._in_flight.pop(mid, None)

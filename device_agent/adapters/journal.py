@@ -49,7 +49,7 @@ class DurableStorage(Storage):
         return None if self._tables is None else _copied(self._tables)
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
-        """Return once the tables would survive a power cut. Raises OSError; then the disk has the old or the new ones."""
+        """Return once the tables would survive a power cut. After an OSError the disk has the old or the new ones."""
         write_atomic(self._path, strict_json.dumps(data))
         self._tables = data
 

@@ -31,7 +31,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from fleet_protocol import envelope, limits, schema
+from fleet_protocol import envelope, limits
 from fleet_protocol.catalogue import TargetInfo
 from fleet_protocol.envelope import KeySet
 from fleet_protocol.errors import ProtocolError
@@ -207,6 +207,8 @@ def check_deployment(deployment: Deployment, catalogue: Catalogue) -> None:
 def _open(data: bytes, kind: type[D], payload_type: str, role: KeySet, max_size: int) -> Opened[D]:
     signed = envelope.decode(data, max_size=max_size)
     voters = envelope.voters(signed, payload_type, role)
+    from fleet_protocol import schema  # noqa: PLC0415 - half of the import cost, which no stranger's bytes may cause
+
     document = schema.from_payload(kind, signed.payload, max_size=max_size)
     mark = Mark(sequence=0, digest=hashlib.sha256(signed.payload).hexdigest(), voters=voters)
     return Opened(document=document, mark=mark)

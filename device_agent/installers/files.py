@@ -23,7 +23,8 @@ class FilesInstaller:
 
     def activate(self, part: Part) -> None:
         """Stop a service that an earlier release of the package was, and switch."""
-        self._device.supervisor.forget(part.package)
+        if not any(target.kind == "service" for target in part.release.targets):
+            self._device.supervisor.forget(part.package)
         switch_to(self._device.slots(part.package), part.slot)
 
     def check(self, part: Part) -> Verdict:

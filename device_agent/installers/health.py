@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -49,9 +49,11 @@ def _http(target: str, timeout_s: float) -> Verdict:
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        with _time_limit(connection, timeout_s):
+        with _time_limit(connection, timeout_s) as is_over:
             connection.request("GET", path, headers={"Connection": "close"})
             status = connection.getresponse().status
+            if is_over():  # the cut looks like the end of the headers
+                raise TimeoutError
     except TimeoutError:
         return _unhealthy(f"{target} does not answer within {timeout_s} s")
     except (OSError, http.client.HTTPException) as error:
@@ -62,13 +64,17 @@ def _http(target: str, timeout_s: float) -> Verdict:
 
 
 @contextmanager
-def _time_limit(connection: http.client.HTTPConnection, limit_s: float) -> Iterator[None]:
-    """Cut the connection at the limit: each read has a timeout, but a release may drip one byte at a time."""
+def _time_limit(connection: http.client.HTTPConnection, limit_s: float) -> Iterator[Callable[[], bool]]:
+    """Cut the connection at the limit: each read has a timeout, but a release may drip one byte at a time.
+
+    Yields what tells whether it was cut.
+    """
     started_s = time.monotonic()
     connection.connect()
-    second = connection.sock.dup()
+    second, over = connection.sock.dup(), threading.Event()
 
     def cut() -> None:
+        over.set()
         with suppress(OSError):
             second.shutdown(socket.SHUT_RDWR)
 
@@ -76,7 +82,7 @@ def _time_limit(connection: http.client.HTTPConnection, limit_s: float) -> Itera
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield over.is_set
     finally:
         timer.cancel()
         timer.join()

@@ -1,0 +1,268 @@
+"""What every installer keeps, whatever its kind: the rules of device_agent/installers/port.py."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.core.plan import PlannedRelease
+from device_agent.installers.registry import INSTALLERS, device_of, installer_of, parts_of
+from fleet_protocol.catalogue import KINDS, HealthCheck
+from fleet_protocol.errors import InstallError
+from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache, read_tree
+from tests.fakes.install_driver import DeviceUnderTest, device_under_test
+
+RUN = b"#!/bin/sh\nexec sleep 1000\n"
+PROGRAMS = {"bin/run": RUN, "bin/ok": b"#!/bin/sh\n", "bin/sick": b"#!/bin/sh\nexit 1\n"}
+ARTIFACTS = {
+    version: packed({**PROGRAMS, "version": b"%d" % version}, dict.fromkeys(PROGRAMS, 0o755)) for version in (1, 2, 3)
+}
+SINGLE = [(kind,) for kind in INSTALLERS]
+MIXED = [("service", "files"), ("files", "service")]
+
+
+@pytest.fixture(params=SINGLE + MIXED, ids="+".join)
+def kinds(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[DeviceUnderTest]:
+    with device_under_test(tmp_path) as found:
+        yield found
+
+
+def extra(version: int) -> Any:
+    return packed({"extra": b"%d" % version})
+
+
+def release(kinds: tuple[str, ...], version: int, check: HealthCheck | None = None) -> PlannedRelease:
+    """One target for each kind; the first holds the program."""
+    contents = [ARTIFACTS[version], extra(version)]
+    targets = [
+        planned_target(
+            contents[place], kind=kind, run=("bin/run",) if kind == "service" else (), check=check, path=f"app/1/{kind}"
+        )
+        for place, kind in enumerate(kinds)
+    ]
+    found: PlannedRelease = planned_release(*targets, version=f"{version}.0", counter=version)
+    return found
+
+
+def stage(device: DeviceUnderTest, wanted: PlannedRelease, slot: Any, active: Any) -> str:
+    put_in_cache(device.state_dir, *ARTIFACTS.values(), *(extra(version) for version in (1, 2, 3)))
+    return str(device.run("stage", release=wanted, slot=slot, active=active)["tree"])
+
+
+def installed(device: DeviceUnderTest, wanted: PlannedRelease, slot: Any, previous: Any) -> str:
+    tree = stage(device, wanted, slot, previous)
+    device.run("activate", release=wanted, slot=slot, previous=previous, tree=tree)
+    return tree
+
+
+def runs(device: DeviceUnderTest, kinds: tuple[str, ...], slot: Any, version: int | None) -> None:
+    """The slot is active, holds the version, and its service runs out of it."""
+    assert device.current() == slot
+    statuses = device.supervisor.list()
+    if version is None:
+        assert statuses == ()
+        return
+    assert (device.slot(slot) / "version").read_bytes() == b"%d" % version
+    if "service" in kinds:
+        (status,) = statuses
+        assert (status.running, status.version) == (True, f"{version}.0")
+        assert str(Path(f"/proc/{status.pid}/cwd").readlink()) == str(device.slot(slot))
+    else:
+        assert statuses == ()
+
+
+def test_every_operation_may_run_twice(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    """Rule 1."""
+    first, second = release(kinds, 1), release(kinds, 2)
+    trees = {stage(device, first, "a", None) for _ in range(2)}
+    assert len(trees) == 1
+    tree = trees.pop()
+    for _ in range(2):
+        device.run("activate", release=first, slot="a", previous=None, tree=tree)
+        runs(device, kinds, "a", 1)
+        assert device.run("check", release=first, slot="a") == {"code": None, "detail": ""}
+    for _ in range(2):
+        device.run("commit", release=first, slot="a")
+    installed(device, second, "b", "a")
+    runs(device, kinds, "b", 2)
+    for _ in range(2):
+        device.run("revert", package="app", slot="b", previous="a", release=first, tree=tree)
+        runs(device, kinds, "a", 1)
+    for _ in range(2):
+        device.run("discard", package="app", slot="b")
+        assert not device.slot("b").exists()
+    runs(device, kinds, "a", 1)
+
+
+def test_activating_again_leaves_the_running_process_alone(device: DeviceUnderTest) -> None:
+    wanted = release(("service",), 1)
+    tree = installed(device, wanted, "a", None)
+    pid = device.supervisor.status("app").pid
+    device.run("activate", release=wanted, slot="a", previous=None, tree=tree)
+    assert device.supervisor.status("app").pid == pid
+
+
+def test_staging_activates_nothing_and_touches_nothing_active(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    """Rule 2 and attack B12: all is staged and verified before any of it is active."""
+    installed(device, release(kinds, 1), "a", None)
+    before = read_tree(device.slot("a")), device.supervisor.list()[:1] and device.supervisor.status("app").pid
+    stage(device, release(kinds, 2), "b", "a")
+    after = read_tree(device.slot("a")), device.supervisor.list()[:1] and device.supervisor.status("app").pid
+    assert after == before
+    runs(device, kinds, "a", 1)
+
+
+def test_one_part_that_can_not_be_staged_keeps_all_from_becoming_active(device: DeviceUnderTest) -> None:
+    """Rule 2 and attack B12."""
+    kinds = ("files", "service")
+    installed(device, release(kinds, 1), "a", None)
+    wanted = release(kinds, 2)
+    put_in_cache(device.state_dir, *ARTIFACTS.values())
+    (device.state_dir / "cache" / wanted.targets[1].sha256).unlink(missing_ok=True)
+    assert device.refused("stage", release=wanted, slot="b", active="a").code == "io"
+    assert not device.slot("b").exists()
+    runs(device, kinds, "a", 1)
+
+
+def test_a_first_installation_that_is_reverted_leaves_nothing(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    installed(device, release(kinds, 1), "a", None)
+    for _ in range(2):
+        device.run("revert", package="app", slot="a", previous=None, release=None, tree=None)
+        runs(device, kinds, None, None)
+    device.run("discard", package="app", slot="a")
+    assert not device.slot("a").exists()
+
+
+@pytest.mark.parametrize(("before", "after"), [("service", "files"), ("files", "service")])
+def test_a_package_may_change_its_kind_and_go_back(device: DeviceUnderTest, before: str, after: str) -> None:
+    """Rule 3: the way back is known from the disk."""
+    tree = installed(device, release((before,), 1), "a", None)
+    device.run("commit", release=release((before,), 1), slot="a")
+    installed(device, release((after,), 2), "b", "a")
+    runs(device, (after,), "b", 2)
+    device.run("revert", package="app", slot="b", previous="a", release=release((before,), 1), tree=tree)
+    runs(device, (before,), "a", 1)
+
+
+def test_a_revert_before_anything_happened_changes_nothing(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    first = release(kinds, 1)
+    tree = installed(device, first, "a", None)
+    stage(device, release(kinds, 2), "b", "a")
+    device.run("revert", package="app", slot="b", previous="a", release=first, tree=tree)
+    runs(device, kinds, "a", 1)
+
+
+def test_a_lying_caller_can_not_have_the_active_slot_written(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    installed(device, release(kinds, 1), "a", None)
+    before = read_tree(device.slot("a"))
+    for active in ("b", None, "a"):
+        assert device.refused("stage", release=release(kinds, 2), slot="a", active=active).code == "occupied"
+    assert device.refused("discard", package="app", slot="a").code == "occupied"
+    assert read_tree(device.slot("a")) == before
+    runs(device, kinds, "a", 1)
+
+
+def test_what_is_not_whole_is_not_activated(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    """Attack B9."""
+    installed(device, release(kinds, 1), "a", None)
+    tree = stage(device, release(kinds, 2), "b", "a")
+    (device.slot("b") / "version").write_bytes(b"9")
+    found = device.refused("activate", release=release(kinds, 2), slot="b", previous="a", tree=tree)
+    assert found.code == "altered"
+    runs(device, kinds, "a", 1)
+
+
+def test_what_is_not_whole_is_not_gone_back_to(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    """Attack B11: stays where it is."""
+    first = release(kinds, 1)
+    tree = installed(device, first, "a", None)
+    installed(device, release(kinds, 2), "b", "a")
+    (device.slot("a") / "version").write_bytes(b"9")
+    found = device.refused("revert", package="app", slot="b", previous="a", release=first, tree=tree)
+    assert found.code == "altered"
+    runs(device, kinds, "b", 2)
+    found = device.refused("revert", package="app", slot="b", previous="a", release=None, tree=None)
+    assert found.code == "no-fallback"
+    runs(device, kinds, "b", 2)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(INSTALLERS)))
+def test_kinds_without_an_installer_are_unsupported(device: DeviceUnderTest, kind: str) -> None:
+    """Attack A28."""
+    target = planned_target(ARTIFACTS[1], kind=kind)  # type: ignore[arg-type]
+    wanted = planned_release(target)
+    for op in ("stage", "activate", "check", "commit"):
+        args = {"release": wanted, "slot": "a"}
+        if op == "check":
+            (device.state_dir / "slots/app").mkdir(parents=True)
+            (device.state_dir / "slots/app/current").symlink_to("a")
+        extra_args = {"stage": {"active": None}, "activate": {"previous": None, "tree": "0" * 64}}.get(op, {})
+        assert device.refused(op, **args, **extra_args).code == "unsupported"
+    assert not device.slot("a").exists()
+
+
+def test_a_check_of_a_slot_that_is_not_active_is_not_well(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    installed(device, release(kinds, 1), "a", None)
+    assert device.run("check", release=release(kinds, 2), slot="b")["code"] == "unhealthy"
+
+
+def test_the_signed_check_decides(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+    for program, code in (("bin/ok", None), ("bin/sick", "unhealthy"), ("bin/none", "unhealthy")):
+        check = HealthCheck(kind="exec", target=program, interval_s=1, timeout_s=10, failures=1)
+        wanted = release(kinds, 1, check)
+        if device.current() is None:
+            installed(device, wanted, "a", None)
+        assert device.run("check", release=wanted, slot="a")["code"] == code
+
+
+def test_two_programs_in_one_release_are_unsupported(device: DeviceUnderTest) -> None:
+    wanted = release(("service", "files"), 1)
+    wanted = replace(wanted, targets=tuple(replace(target, kind="service") for target in wanted.targets))
+    wanted = replace(
+        wanted,
+        targets=tuple(replace(target, install=replace(target.install, exec=("bin/run",))) for target in wanted.targets),
+    )
+    put_in_cache(device.state_dir, *ARTIFACTS.values(), extra(1))
+    assert device.refused("stage", release=wanted, slot="a", active=None).code == "unsupported"
+
+
+def test_parts_are_in_the_order_of_the_targets(device: DeviceUnderTest) -> None:
+    for kinds in MIXED:
+        parts = parts_of(release(kinds, 1), "a")
+        assert tuple(part.targets[0].kind for part in parts) == kinds
+        made = [installer_of(part, device_of(device.settings)).kind for part in parts]
+        assert tuple(made) == kinds
+
+
+@pytest.mark.parametrize(
+    ("run", "code"),
+    [
+        (("bin/no-such",), "start"),
+        (("../bin/run",), "start"),
+        (("bin/../../../../bin/sh",), "start"),
+        (("version",), "start"),
+        (("/no/such/interpreter", "x"), "start"),
+        (("${NOT_SET}",), "start"),
+        (("bin/run", "${NOT_SET"), "start"),
+        ((), "unsupported"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_before_the_switch(
+    device: DeviceUnderTest, run: tuple[str, ...], code: str
+) -> None:
+    """Attack B13: a program is in the signed release, or an absolute path of the device."""
+    installed(device, release(("service",), 1), "a", None)
+    wanted = planned_release(planned_target(ARTIFACTS[2], kind="service", run=run), version="2", counter=2)
+    put_in_cache(device.state_dir, *ARTIFACTS.values())
+    found = device.refused("stage", release=wanted, slot="b", active="a")
+    assert isinstance(found, InstallError)
+    assert found.code == code
+    assert not device.slot("b").exists()
+    runs(device, ("service",), "a", 1)

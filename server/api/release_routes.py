@@ -107,7 +107,8 @@ def _add_artifacts(routes: APIRouter, cases: UseCases) -> None:
             await run_in_threadpool(upload.close)
         return ArtifactAnswer(sha256=sha256, length=length)
 
-    @routes.api_route("/artifacts/{sha256}", methods=["GET", "HEAD"], response_class=FileResponse)
+    @routes.head("/artifacts/{sha256}", include_in_schema=False)
+    @routes.get("/artifacts/{sha256}", response_class=FileResponse)
     def get_artifact(sha256: str, if_none_match: Annotated[str, Header()] = "") -> Response:
         """An artifact's bytes; without a token, for what it is was signed. Ranges are served."""
         path = cases.artifacts.path(sha256)

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from device_agent.announcer import Announcer
@@ -28,7 +28,8 @@ from device_agent.outbox_pump import OutboxPump
 from device_agent.ports import Journal, Link, Outbox, Probes, Services, Spool, Worker
 from device_agent.reporter import Reporter
 from device_agent.settings import AgentSettings
-from fleet_protocol import messages, strict_json, topics
+from fleet_protocol import messages, topics
+from fleet_protocol.payload import to_payload
 
 _LONGEST_S: Final = 3600.0
 _CHANGES_SERVICES: Final = frozenset({"activate", "revert", "commit", "discard"})
@@ -218,7 +219,7 @@ class Agent:
     def _reply(self, reply: messages.Reply) -> None:
         """To whoever asked: a request on this device, or the broker."""
         if not self._local.take_reply(reply):
-            payload = strict_json.dumps(asdict(reply))
+            payload = to_payload(reply)
             self._link.publish(self._topic(topics.REPLY), payload, qos=topics.REPLY.qos, retain=topics.REPLY.retain)
 
     def _subscribe(self) -> None:

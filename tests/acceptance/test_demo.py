@@ -1,8 +1,12 @@
 """The main job as a person sees it: `fairlead demo` with real processes, on real sockets."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -39,6 +43,7 @@ def test_both_acts_go_as_told_and_ctrl_c_leaves_nothing(tmp_path):
         assert [(n["id"], n["installed"][0]["version"]) for n in nodes] == [(f"node-{i}", "1.0.0") for i in (1, 2, 3)]
         for name in ("node-1", "node-2", "node-3"):
             assert httpx.get(f"{demo.place(name)}/health", timeout=10).status_code == 200
+        _ask_with_the_command_line(server, token)
         _look_with_mosquitto_sub(demo.place("broker"))
         assert demo.interrupt() == 0
         assert demo.processes() == []
@@ -67,6 +72,23 @@ def test_a_folder_that_is_not_empty_is_refused_in_one_line(tmp_path):
         assert demo.wait() == 1
     assert demo.story.count("\n") == 0
     assert "is not empty" in demo.story
+
+
+def _ask_with_the_command_line(server: str, token: str) -> None:
+    """Every command that asks a device something gets the device's own answer."""
+
+    def fairlead(*words: str) -> dict[str, Any]:
+        argv = [str(Path(sys.executable).with_name("fairlead")), *words, "--json"]
+        environment = {**os.environ, "FAIRLEAD_SERVER": server, "FAIRLEAD_TOKEN": token}
+        done = subprocess.run(argv, env=environment, capture_output=True, check=True)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    (service,) = fairlead("services", "node-1")["services"]
+    assert (service["name"], service["running"], service["version"]) == ("hello-web", True, "1.0.0")
+    assert any("hello-web 1.0.0 listens" in line for line in fairlead("logs", "node-2", "hello-web")["lines"])
+    results = fairlead("health", "--group", "demo")["results"]
+    assert {check["name"] for check in results["node-3"]["checks"]} >= {"cpu", "memory", "disk"}
 
 
 def _look_with_mosquitto_sub(broker: str) -> None:

@@ -102,7 +102,7 @@ def render(settings: MosquittoSettings) -> Mapping[str, str]:
 
 def render_loopback(*, port: int, data_dir: Path, user: str | None = None) -> Mapping[str, str]:
     """A broker for tests and trials: on 127.0.0.1, without names, with production's limits and queues."""
-    listener = ["", f"listener {port} 127.0.0.1", "allow_anonymous true"]
+    listener = ["", f"listener {_place(port, '127.0.0.1')}", "allow_anonymous true"]
     return {CONF: _text([*_general(data_dir, user, "stderr"), *listener])}
 
 

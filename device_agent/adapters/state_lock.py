@@ -26,9 +26,7 @@ def state_lock(state_dir: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise PolicyError(
-                "setup", f"an agent already runs on {state_dir} (process {holder})"
-            ) from None
+            raise PolicyError("setup", f"an agent already runs on {state_dir} (process {holder})") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

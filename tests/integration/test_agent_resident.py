@@ -139,7 +139,7 @@ def test_commands_are_answered(agent: AgentProcess, server: ServerSide, fleet: F
         more = {"service": "web", "lines": 5} if name == "fetch-logs" else {}
         server.publish(fleet.command_topic, fleet.command(name, id=f"c-{name}", **more), retain=False)
         until(lambda name=name: server.newest(NODE, "reply").get("id") == f"c-{name}", deadline_s=60)
-        replies[name] = from_value(Reply, server.newest(NODE, "reply"))
+        replies[name] = from_payload(Reply, server.heard(NODE, "reply")[-1], max_size=limits.REPLY_SIZE)
     assert replies["check-health"].result["checks"]
     assert replies["list-services"].result == {"services": []}
     assert replies["fetch-logs"].code == "unknown-service"

@@ -51,6 +51,8 @@ class InstallShell:
         self._effects: deque[Effect] = deque()
         self.outcomes: list[tuple[str, str | None, str | None]] = []
         """Deployment, outcome and code of each end of an attempt."""
+        self.attacks: list[str] = []
+        """Codes of attacks, in the order in which they were reported."""
         self.start()
         self.apply(Assigned(at=self.now(), group="line-1"))
 
@@ -104,6 +106,13 @@ class InstallShell:
                 return
         raise AssertionError(f"no end: {self.record.why}")
 
+    def carry_on(self) -> None:
+        """Do what is due, or let the time pass until something is: one step towards `settle`."""
+        try:
+            self.settle(most=8)
+        except AssertionError:
+            return
+
     def worker_lost(self, done: Operation) -> None:
         """The agent lives and sees that its worker died."""
         answer = {"ok": False, "code": "worker", "detail": "killed"}
@@ -114,6 +123,8 @@ class InstallShell:
     def _act(self, effect: Effect) -> None:
         if isinstance(effect, Report):
             attempt = effect.report.attempt
+            if effect.report.attack is not None:
+                self.attacks.append(effect.report.attack)
             if attempt is not None and attempt.outcome is not None:
                 self.outcomes.append((attempt.deployment, attempt.outcome, attempt.code))
             self.apply(ReportQueued(at=self.now(), counter=effect.report.counter))

@@ -2,6 +2,7 @@
 
 import queue
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -34,19 +35,18 @@ class BrokerAccount:
     @property
     def secure(self) -> bool:
         """Whether the address asks for TLS."""
-        return urlsplit(self.url).scheme == "mqtts"
+        return self.url.startswith("mqtts://")
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port; raises TransportError `unreachable` for what is no broker's address."""
         try:
             parts = urlsplit(self.url)
-            host, port = parts.hostname, parts.port
+            if parts.scheme in ("mqtt", "mqtts") and parts.hostname:
+                return parts.hostname, parts.port or (8883 if self.secure else 1883)
         except ValueError:
-            host = port = None
-        if urlsplit(self.url).scheme not in ("mqtt", "mqtts") or not host:
-            raise TransportError("unreachable", f"{self.url} is not mqtt://host:port or mqtts://host:port")
-        return host, port or (8883 if self.secure else 1883)
+            pass
+        raise TransportError("unreachable", f"{self.url} is not mqtt://host:port or mqtts://host:port")
 
 
 @dataclass(slots=True)
@@ -103,9 +103,11 @@ class BrokerProbe:
         client.on_connect = lambda _c, _u, _f, reason, _p: self._connected.put(str(reason))
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._connected.put(f"connection lost: {reason}")
         client.on_message = lambda _c, _u, message: self._hear(message)
-        if self.account.secure:
-            client.tls_set_context(_context(self.account))
         try:
+            if self.account.secure:
+                context = _context(self.account)
+                _shake_hands(context, host, port)
+                client.tls_set_context(context)
             client.connect(host, port, keepalive=30)
         except (OSError, ssl.SSLError) as error:
             raise TransportError("unreachable", f"no broker answers at {self.account.url}: {error}") from None
@@ -138,6 +140,12 @@ def server_certificate_end_s(host: str, port: int) -> float:
         return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp()
     except (OSError, ValueError) as error:
         raise TransportError("unreachable", f"{host}:{port} shows no certificate: {error}") from None
+
+
+def _shake_hands(context: ssl.SSLContext, host: str, port: int) -> None:
+    """Verify the broker before paho does, which forgets its socket where that fails."""
+    with socket.create_connection((host, port), timeout=_WAIT_S) as plain:
+        context.wrap_socket(plain, server_hostname=host).close()
 
 
 def _context(account: BrokerAccount) -> ssl.SSLContext:

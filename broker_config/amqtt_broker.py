@@ -6,6 +6,7 @@ Changes against amqtt 0.12.1, each with the reason:
    otherwise ends that client with a RuntimeError);
  - a connection that ended before its handler had begun to wait for the end is ended, not forgotten;
  - a DISCONNECT that came early is one: no will is published after it;
+ - what a client published just before its DISCONNECT is delivered (`mosquitto_pub` does exactly that);
  - sessions of unauthenticated clients are kept, so that a server that is restarted gets the QoS 1
    messages of the meantime; each keeps the newest 1,000.
 """
@@ -81,6 +82,15 @@ class FleetBroker(Broker):  # type: ignore[misc]  # amqtt has no types
         if handler._reader_stopped.is_set():
             await handler.handle_disconnect(None)
         await super()._client_message_loop(client_session, handler)
+        await self._deliver_last_words(client_session, handler)
+
+    async def _deliver_last_words(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
+        waiting = client_session.delivered_message_queue
+        while not waiting.empty():
+            message: asyncio.Future[ApplicationMessage] = asyncio.get_running_loop().create_future()
+            message.set_result(waiting.get_nowait())
+            if not await self._handle_message_delivery(client_session, handler, message):
+                return
 
     async def _handle_disconnect(
         self, client_session: Session, handler: BrokerProtocolHandler, disconnect_waiter: asyncio.Future[Any]

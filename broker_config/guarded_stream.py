@@ -82,6 +82,8 @@ class GuardedStream(ReaderAdapter, WriterAdapter):  # type: ignore[misc]  # amqt
         """Exactly `n` checked bytes; raises IncompleteReadError at the end of the stream (G1)."""
         while len(self._checked) < n:
             if self._over:
+                # amqtt cancels what it has not begun when the stream ends: let it begin what came before the end.
+                await asyncio.sleep(0)
                 raise asyncio.IncompleteReadError(self._checked, n)
             try:
                 header, body = await self._packet(None, self._keepalive_s)

@@ -52,6 +52,7 @@ from server.settings import Settings
 _DAY_S: Final = 86_400
 _WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound by default
 _RENEW_S: Final = 3_600
+_PATIENCE_S: Final = 15.0
 
 
 class Server:
@@ -107,10 +108,10 @@ class Server:
         settings = self.settings
         if settings.broker_url is not None:
             return settings.broker_url
-        broker = BrokerChild(
-            host=settings.broker_host, port=_broker_port(settings, data), data_dir=settings.data_dir / "broker"
-        )
-        host, port = broker.start()
+        last = _last_broker_port(data)
+        port = settings.broker_port or last
+        broker = BrokerChild(host=settings.broker_host, port=port, data_dir=settings.data_dir / "broker")
+        host, port = broker.start(patience_s=_PATIENCE_S if port and port == last else 0.0)
         self._undo.callback(broker.stop)
         self.broker = broker
         data.write_private("broker.port", f"{port}\n")
@@ -295,13 +296,11 @@ def _host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _broker_port(settings: Settings, data: DataDir) -> int:
-    """The port asked for; where the kernel may choose, its choice of the last start, so that devices find it."""
+def _last_broker_port(data: DataDir) -> int:
+    """Where the embedded broker was at the last start, so that devices find it again; 0 before the first."""
     file = data.path / "broker.port"
-    if settings.broker_port == 0 and file.is_file():
-        text = file.read_text(encoding="ascii").strip()
-        return int(text) if text.isdigit() else 0
-    return settings.broker_port
+    text = file.read_text(encoding="ascii").strip() if file.is_file() else ""
+    return int(text) if text.isdigit() else 0
 
 
 def _link_settings(settings: Settings, url: str) -> LinkSettings:

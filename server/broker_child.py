@@ -1,6 +1,7 @@
 """The embedded broker as the server's child: started again when it dies, always on the same port."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +27,12 @@ class BrokerChild:
         self._thread: threading.Thread | None = None
         self.restarts = 0
 
-    def start(self) -> tuple[str, int]:
-        """Its host and port once it accepts connections; raises PolicyError `setup` where it can not start."""
-        broker = self._spawn()
+    def start(self, *, patience_s: float = 0.0) -> tuple[str, int]:
+        """Its host and port once it accepts connections; raises PolicyError `setup` where it can not start.
+
+        `patience_s` is for the broker of a server that was killed here: it ends by itself, but not at once.
+        """
+        broker = self._first(time.monotonic() + patience_s)
         self._port = broker.port
         self._thread = threading.Thread(target=self._tend, name="broker-child", daemon=True)
         self._thread.start()
@@ -49,6 +53,16 @@ class BrokerChild:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _first(self, end_s: float) -> EmbeddedBroker:
+        while True:
+            try:
+                return self._spawn()
+            except FleetError as error:
+                if time.monotonic() >= end_s:
+                    raise
+                logger.warning("{}; tried again", error.detail)
+                self._stop.wait(_LEAST_S)
 
     def _spawn(self) -> EmbeddedBroker:
         with self._lock:

@@ -46,6 +46,8 @@ class Vote(NamedTuple):
     version: str
     outcome: Outcome | None
     at_s: float
+    change: int
+    """Rises with every change of any vote about the deployment, so that one may ask for what is new."""
 
 
 class Reads(Protocol):
@@ -80,8 +82,8 @@ class Reads(Protocol):
 
     def attempt(self, deployment: str, device: str) -> AttemptSeen | None: ...
     def attempts(self, deployment: str) -> list[AttemptSeen]: ...
-    def votes(self, deployment: str) -> list[Vote]:
-        """One for each device that has reported about the deployment."""
+    def votes(self, deployment: str, after: int = 0) -> list[Vote]:
+        """One for each device that has reported about the deployment, if it changed after that; by `change`."""
 
     def readings(self, device: str) -> list[Reading]: ...
 

@@ -10,15 +10,17 @@
    of the newest wave: before that nobody can be silent, for nobody was told.
 7. Hardware that the release does not fit takes no part: with `classes` given, other devices are in no arm.
 
-The cost of asking is one scan of the group in the database and one row for each device that reported. Buckets are
-computed once for each device and salt, and the roster is read again only when somebody joins or leaves.
+The cost of asking is one scan of the group inside the database, and one row for each device that reported since the
+last question or is silent. Buckets are computed once for each device and salt, and the roster is read again only when
+somebody joins or leaves.
 """
 
+import heapq
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from fleet_protocol.errors import PolicyError
@@ -32,6 +34,7 @@ FAILED: Final = frozenset({"rolled_back", "failed", "refused"})
 _FAILURES_SHOWN: Final = 5
 _ROSTERS_MOST: Final = 16
 _CENSUSES_MOST: Final = 64
+_LEDGERS_MOST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Selection:
     @classmethod
     def of(cls, rollout: Rollout, wave: int) -> "Selection":
         """Everybody that the waves up to this index select; nobody for an index below 0."""
-        waves = rollout.policy.waves[: wave + 1]
+        waves = rollout.policy.waves[: max(0, wave + 1)]
         named = frozenset(device for each in waves for device in each.devices)
         return cls(waves[-1].share_bp if waves else 0, named)
 
@@ -73,12 +76,13 @@ class Selection:
 
 
 class Observer:
-    """Counts evidence for any thread. It keeps rosters and buckets between questions."""
+    """Counts evidence for any thread. Between questions it keeps rosters, buckets and the votes counted so far."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rosters: OrderedDict[str, tuple[tuple[int, int], list[Member]]] = OrderedDict()
         self._censuses: OrderedDict[tuple[str, str, frozenset[str] | None], _Census] = OrderedDict()
+        self._ledgers: OrderedDict[str, _Ledger] = OrderedDict()
 
     def observe(
         self, work: Reads, rollout: Rollout, now_s: float, classes: Collection[str] | None = None
@@ -92,18 +96,10 @@ class Observer:
             raise PolicyError("unknown-update", f"rollout {rollout.id} has no job")
         with self._lock:
             census = self._census(work, rollout.group, job.salt, classes)
-        before, now = Selection.of(rollout, rollout.wave - 1), Selection.of(rollout, rollout.wave)
-        counts = _Counts(census, before, now)
-        votes = [vote for vote in work.votes(rollout.id) if vote.device in census.buckets]
-        finished = counts.add_votes(votes, rollout.version)
-        counts.add_silent(name for name in _silent(work, rollout, now_s) if name not in finished)
-        return Observations(
-            of_wave=rollout.wave,
-            wave=counts.arm("wave", now.size(census) - before.size(census)),
-            treated=counts.arm("treated", now.size(census)),
-            control=counts.arm("control", len(census.order) - now.size(census)),
-            failures=_failures(work, rollout, counts.failed),
-        )
+            ledger = self._ledger(rollout, census)
+            ledger.add(work.votes(rollout.id, ledger.newest))
+            silent = ledger.silent(_unheard(work, rollout, now_s))
+            return ledger.observations(silent, _failures(work, rollout, ledger.failed.values()))
 
     def _census(self, work: Reads, group: str, salt: str, classes: Collection[str] | None) -> _Census:
         stamp, members = self._roster(work, group)
@@ -126,53 +122,93 @@ class Observer:
         _keep_newest(self._rosters, group, _ROSTERS_MOST)
         return known
 
+    def _ledger(self, rollout: Rollout, census: _Census) -> "_Ledger":
+        known = self._ledgers.get(rollout.id)
+        if known is None or not known.is_of(rollout, census):
+            known = _Ledger(rollout, census)
+            self._ledgers[rollout.id] = known
+        _keep_newest(self._ledgers, rollout.id, _LEDGERS_MOST)
+        return known
 
-class _Counts:
-    """Adds up votes and silence by arm; `wave` is a part of `treated`."""
 
-    def __init__(self, census: _Census, before: Selection, now: Selection) -> None:
+class _Ledger:
+    """The votes about one rollout, counted by arm; `wave` is a part of `treated`."""
+
+    def __init__(self, rollout: Rollout, census: _Census) -> None:
+        self._rollout = rollout
         self._census = census
-        self._before = before
-        self._now = now
+        self._before = Selection.of(rollout, rollout.wave - 1)
+        self._now = Selection.of(rollout, rollout.wave)
+        self._finished: dict[str, str] = {}
+        """`committed` or `failed` by device."""
         self._sums: dict[tuple[str, str], int] = {}
-        self.failed: list[Vote] = []
+        self.failed: dict[str, Vote] = {}
         """The selected devices' failures (rule 5)."""
+        self.newest = 0
+        """The newest change that is counted."""
 
-    def add_votes(self, votes: Iterable[Vote], version: str) -> set[str]:
-        """Count each device's vote; returns the devices that have finished."""
-        finished: set[str] = set()
+    def is_of(self, rollout: Rollout, census: _Census) -> bool:
+        """Whether what was counted still stands: the same devices, waves and version."""
+        mine = self._rollout
+        same = (mine.wave, mine.version, mine.policy.waves) == (rollout.wave, rollout.version, rollout.policy.waves)
+        return same and self._census is census
+
+    def add(self, votes: Iterable[Vote]) -> None:
+        """Count votes that are new; each replaces the device's older one (rule 2)."""
         for vote in votes:
-            if vote.outcome == "committed" and vote.version == version:
-                self._add(vote.device, "committed")
-            elif vote.outcome in FAILED:
-                if self._add(vote.device, "failed"):
-                    self.failed.append(vote)
-            else:
+            self.newest = max(self.newest, vote.change)
+            name = vote.device
+            if name not in self._census.buckets:
                 continue
-            finished.add(vote.device)
-        return finished
+            self.failed.pop(name, None)
+            older, standing = self._finished.pop(name, None), _standing(vote, self._rollout.version)
+            if older is not None:
+                self._count(self._sums, name, older, -1)
+            if standing is not None:
+                self._finished[name] = standing
+                self._count(self._sums, name, standing, 1)
+                if standing == "failed" and self._now.holds(name, self._census.buckets[name]):
+                    self.failed[name] = vote
 
-    def add_silent(self, devices: Iterable[str]) -> None:
-        """Count devices as silent, in both arms."""
-        for device in devices:
-            if device in self._census.buckets:
-                self._add(device, "silent")
+    def silent(self, unheard: Iterable[str]) -> dict[tuple[str, str], int]:
+        """How many of these count as silent, by arm (rule 6)."""
+        sums: dict[tuple[str, str], int] = {}
+        for name in unheard:
+            if name not in self._finished and name in self._census.buckets:
+                self._count(sums, name, "silent", 1)
+        return sums
 
-    def arm(self, name: str, devices: int) -> Arm:
-        """The sums of one arm; by rule 5 nobody in the control arm has a vote."""
-        votes = {what: self._sums.get((name, what), 0) for what in ("committed", "failed")} if name != "control" else {}
-        return Arm(devices=devices, silent=self._sums.get((name, "silent"), 0), **votes)
+    def observations(self, silent: dict[tuple[str, str], int], failures: tuple[FailureSeen, ...]) -> Observations:
+        """Everything together; by rule 5 nobody in the control arm has a vote."""
+        census, before, now = self._census, self._before.size(self._census), self._now.size(self._census)
 
-    def _add(self, device: str, what: str) -> bool:
+        def arm(name: str, devices: int) -> Arm:
+            committed, failed = (self._sums.get((name, what), 0) for what in ("committed", "failed"))
+            return Arm(devices=devices, committed=committed, failed=failed, silent=silent.get((name, "silent"), 0))
+
+        return Observations(
+            of_wave=self._rollout.wave,
+            wave=arm("wave", now - before),
+            treated=arm("treated", now),
+            control=replace(arm("control", len(census.order) - now), committed=0, failed=0),
+            failures=failures,
+        )
+
+    def _count(self, sums: dict[tuple[str, str], int], device: str, what: str, by: int) -> None:
         place = self._census.buckets[device]
         selected = self._now.holds(device, place)
-        self._sum("treated" if selected else "control", what)
+        arms = ["treated" if selected else "control"]
         if selected and not self._before.holds(device, place):
-            self._sum("wave", what)
-        return selected
+            arms.append("wave")
+        for arm in arms:
+            sums[arm, what] = sums.get((arm, what), 0) + by
 
-    def _sum(self, arm: str, what: str) -> None:
-        self._sums[arm, what] = self._sums.get((arm, what), 0) + 1
+
+def _standing(vote: Vote, version: str) -> str | None:
+    """Rules 3 and 4."""
+    if vote.outcome == "committed":
+        return "committed" if vote.version == version else None
+    return "failed" if vote.outcome in FAILED else None
 
 
 def _census(stamp: tuple[int, int], names: Iterable[str], salt: str, known: Mapping[str, int]) -> _Census:
@@ -180,7 +216,7 @@ def _census(stamp: tuple[int, int], names: Iterable[str], salt: str, known: Mapp
     return _Census(stamp, buckets, sorted(buckets.values()))
 
 
-def _silent(work: Reads, rollout: Rollout, now_s: float) -> list[str]:
+def _unheard(work: Reads, rollout: Rollout, now_s: float) -> list[str]:
     """Rule 6, but for who has finished."""
     before_s = now_s - rollout.policy.silence_s
     if rollout.wave_opened_s is None or rollout.wave_opened_s > before_s:
@@ -188,8 +224,8 @@ def _silent(work: Reads, rollout: Rollout, now_s: float) -> list[str]:
     return work.unheard(rollout.group, before_s)
 
 
-def _failures(work: Reads, rollout: Rollout, failed: list[Vote]) -> tuple[FailureSeen, ...]:
-    newest = sorted(failed, key=lambda vote: (-vote.at_s, vote.device))[:_FAILURES_SHOWN]
+def _failures(work: Reads, rollout: Rollout, failed: Iterable[Vote]) -> tuple[FailureSeen, ...]:
+    newest = heapq.nsmallest(_FAILURES_SHOWN, failed, key=lambda vote: (-vote.at_s, vote.device))
     attempts = [work.attempt(rollout.id, vote.device) for vote in newest]
     return tuple(FailureSeen(device=a.device, code=a.code or "", detail=a.detail) for a in attempts if a is not None)
 

@@ -14,7 +14,7 @@ from server.adapters.sql.store import SqlStore
 from server.domain.fleet import AttemptSeen, AuditEntry, Device, Group
 from server.domain.job import Job
 from server.domain.rollout import Policy, Rollout, RolloutState, Wave
-from server.ports import Member, Reading, Store, Vote
+from server.ports import Member, Reading, Store
 from tests.fakes.postgres import fresh_database, postgres
 from tests.fakes.store import MemoryStore
 
@@ -278,10 +278,21 @@ def test_attempts_are_kept_by_deployment_and_device(store: Store) -> None:
         assert reads.attempt("d-1", "node-1") == done
         assert reads.attempt("d-1", "node-3") is None
         assert reads.attempts("d-1") == [done, attempt("node-2")]
-        assert reads.votes("d-1") == [
-            Vote("node-1", "1.2.0", "rolled_back", 20.0),
-            Vote("node-2", "1.2.0", None, 10.0),
-        ]
+
+
+def test_votes_are_told_by_their_changes(store: Store) -> None:
+    with store.begin() as work:
+        work.put_devices([device("node-1"), device("node-2")])
+        work.put_attempts([attempt(), attempt("node-2"), attempt(deployment="d-2")])
+    with store.begin() as work:
+        before = work.votes("d-1")
+        assert [vote[:4] for vote in before] == [("node-1", "1.2.0", None, 10.0), ("node-2", "1.2.0", None, 10.0)]
+        assert work.votes("d-1", before[-1].change) == []
+        work.put_attempts([attempt(outcome="committed", at_s=20.0), attempt("node-2", deployment="d-2")])
+        after = work.votes("d-1", before[-1].change)
+        assert [vote[:4] for vote in after] == [("node-1", "1.2.0", "committed", 20.0)]
+        assert work.votes("d-1") == [before[1], *after]
+        assert work.votes("d-3") == []
 
 
 def test_the_newest_reading_of_each_kind_is_kept(store: Store) -> None:

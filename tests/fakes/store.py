@@ -25,6 +25,7 @@ class Tables:
     jobs: dict[str, Job] = field(default_factory=dict)
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     attempts: dict[tuple[str, str], AttemptSeen] = field(default_factory=dict)
+    changes: dict[tuple[str, str], int] = field(default_factory=dict)
     readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
@@ -38,6 +39,7 @@ class Tables:
             jobs=dict(self.jobs),
             rollouts=dict(self.rollouts),
             attempts=dict(self.attempts),
+            changes=dict(self.changes),
             readings=dict(self.readings),
             documents=dict(self.documents),
             audit=list(self.audit),
@@ -131,8 +133,10 @@ class MemoryReads:
         rows = sorted(self.tables.attempts.items())
         return [attempt for (of, _), attempt in rows if of == deployment]
 
-    def votes(self, deployment: str) -> list[Vote]:
-        return [Vote(a.device, a.version, a.outcome, a.at_s) for a in self.attempts(deployment)]
+    def votes(self, deployment: str, after: int = 0) -> list[Vote]:
+        changes = {device: change for (of, device), change in self.tables.changes.items() if of == deployment}
+        votes = [Vote(a.device, a.version, a.outcome, a.at_s, changes[a.device]) for a in self.attempts(deployment)]
+        return sorted((vote for vote in votes if vote.change > after), key=lambda vote: vote.change)
 
     def readings(self, device: str) -> list[Reading]:
         return [reading for (of, _), reading in sorted(self.tables.readings.items()) if of == device]
@@ -182,7 +186,9 @@ class MemoryWork(MemoryReads):
     def put_attempts(self, attempts: Sequence[AttemptSeen]) -> None:
         for attempt in attempts:
             self._check_enrolled(attempt.device)
+            newest = max((n for (of, _), n in self.tables.changes.items() if of == attempt.deployment), default=0)
             self.tables.attempts[attempt.deployment, attempt.device] = attempt
+            self.tables.changes[attempt.deployment, attempt.device] = newest + 1
 
     def put_readings(self, readings: Sequence[Reading]) -> None:
         for reading in readings:

@@ -88,11 +88,12 @@ class SqlReads:
     def attempts(self, deployment: str) -> list[AttemptSeen]:
         return self._all(rows.ATTEMPTS, schema.ATTEMPTS.c.deployment == deployment)
 
-    def votes(self, deployment: str) -> list[Vote]:
-        """Read without pydantic: there may be as many as devices, every second."""
+    def votes(self, deployment: str, after: int = 0) -> list[Vote]:
+        """Read without pydantic: there may be as many as devices."""
         table = schema.ATTEMPTS
-        columns = (table.c.device, table.c.version, table.c.outcome, table.c.at_s)
-        question = select(*columns).where(table.c.deployment == deployment).order_by(table.c.device)
+        columns = (table.c.device, table.c.version, table.c.outcome, table.c.at_s, table.c.change)
+        new = (table.c.deployment == deployment, table.c.change > after)
+        question = select(*columns).where(*new).order_by(table.c.change)
         votes = [Vote._make(row) for row in self._rows(question)]
         if not {vote.outcome for vote in votes} <= _OUTCOMES:
             self.attempts(deployment)  # raises, and names the row

@@ -1,7 +1,7 @@
 """The tables. Nested values are JSON in text columns, so that a person can read and query them.
 
-Columns are named as the domain's fields; `joined` alone belongs to the store. Booleans are 0 and 1. Column types
-return what the database holds, unconverted: `rows` checks it and can then say which row is wrong.
+Columns are named as the domain's fields; `joined` and `change` alone belong to the store. Booleans are 0 and 1. Column
+types return what the database holds, unconverted: `rows` checks it and can then say which row is wrong.
 """
 
 from typing import Any, Final
@@ -119,7 +119,9 @@ ATTEMPTS: Final = Table(
     Column("code", Text),
     Column("detail", Text, nullable=False),
     Column("at_s", Double, nullable=False),
+    Column("change", BigInteger, nullable=False),
     Index(None, "device"),
+    Index(None, "deployment", "change"),
     sqlite_with_rowid=False,
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     Column,
+    ColumnElement,
     Connection,
     Dialect,
     Table,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -58,16 +60,9 @@ class Statements:
     def put_devices(self) -> Statement:
         """`joined` is a number that was never given before whenever the device is new in its group."""
         table = schema.DEVICES
-        highest = func.coalesce(func.max(table.c.joined), literal_column("0"))
-        joined = select(highest + literal_column("1")).scalar_subquery()
-        given: dict[Any, Any] = {column: bindparam(column.name) for column in table.columns if column.name != "joined"}
-        statement = self._insert(table).values({**given, table.c.joined: joined})
-        new = statement.excluded
+        new = self._insert(table).excluded
         moved = case((table.c.group != new.group, new.joined), else_=table.c.joined)
-        changes = {column: new[column.name] for column in _rest(table)}
-        return self._compiled(
-            statement.on_conflict_do_update(index_elements=[table.c.id], set_={**changes, table.c.joined: moved})
-        )
+        return self._compiled(self._numbered(table, table.c.joined, true(), {table.c.joined: moved}))
 
     @cached_property
     def touch_devices(self) -> Statement:
@@ -94,8 +89,10 @@ class Statements:
 
     @cached_property
     def put_attempts(self) -> Statement:
-        """A row of the attempts."""
-        return self._upsert(schema.ATTEMPTS)
+        """A row of the attempts; `change` rises with every one that is put."""
+        table = schema.ATTEMPTS
+        of_deployment = table.c.deployment == bindparam("deployment")
+        return self._compiled(self._numbered(table, table.c.change, of_deployment, {}))
 
     @cached_property
     def put_readings(self) -> Statement:
@@ -132,6 +129,17 @@ class Statements:
         statement = self._values(table)
         changes = {column: statement.excluded[column.name] for column in _rest(table)}
         return self._compiled(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes))
+
+    def _numbered(
+        self, table: Table, number: Column[int], among: ColumnElement[bool], changes: Mapping[Column[Any], Any]
+    ) -> postgresql.Insert | sqlite.Insert:
+        """An upsert that gives the row the next number `among` the rows; `changes` are what it changes otherwise."""
+        highest = func.coalesce(func.max(number), literal_column("0"))
+        following = select(highest + literal_column("1")).where(among).scalar_subquery()
+        given: dict[Any, Any] = {column: bindparam(column.name) for column in table.columns if column is not number}
+        statement = self._insert(table).values({**given, number: following})
+        replaced: dict[Any, Any] = {column: statement.excluded[column.name] for column in _rest(table)}
+        return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_={**replaced, **changes})
 
     def _values(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         return self._insert(table).values({column: bindparam(column.name) for column in table.columns})

@@ -115,11 +115,13 @@ def _evidence() -> None:
         sa.Column("code", sa.Text()),
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("at_s", sa.Double(), nullable=False),
+        sa.Column("change", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("deployment", "device", name="pk_attempts"),
         sa.ForeignKeyConstraint(["device"], ["devices.id"], name="fk_attempts_device", ondelete="CASCADE"),
         sqlite_with_rowid=False,
     )
     op.create_index("ix_attempts_device", "attempts", ["device"])
+    op.create_index("ix_attempts_deployment_change", "attempts", ["deployment", "change"])
     op.create_table(
         "readings",
         sa.Column("device", sa.Text(), nullable=False),

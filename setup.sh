@@ -64,7 +64,7 @@ demo)
     ;;
 test)
     install dev
-    exec .venv/bin/python -m pytest "$@"
+    exec .venv/bin/python -m pytest --numprocesses 4 --dist worksteal "$@"
     ;;
 install)
     if [ "${1:-}" = --dev ]; then install dev; else install run; fi

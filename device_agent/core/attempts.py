@@ -101,7 +101,7 @@ def fail(record: Record, at: Moment, code: str, detail: str) -> Move:
 
 def turn_back(record: Record, at: Moment, code: str, detail: str, *, attack: str | None = None) -> Move:
     """R13: an attempt that may have switched goes back to where it came from."""
-    attempt = replace(attempt_of(record), code=code, detail=detail, reverts=0)
+    attempt = replace(attempt_of(record), code=code, detail=detail)
     record = replace(record, attempt=attempt, probation_until_s=None)
     record, effects = enter(record, "rolling_back", at, Revert())
     if attack is not None:

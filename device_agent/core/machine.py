@@ -232,12 +232,14 @@ def _revert_failed(record: Record, event: Failed) -> Move:
     attempt = attempt_of(record)
     if code in _NOT_WHOLE or blames_peer(code):
         return stay(record, event.at, code, detail)
-    reverts = attempt.reverts + 1
-    if code == "start" and reverts >= REVERTS:
+    retries = record.retries + 1
+    starts = attempt.starts + 1 if code == "start" else 0
+    if starts >= REVERTS:
         return went_back(record, event.at)
-    pause_s = delay_s(reverts, event.at.luck, event.retry_after_s)
-    record = replace(record, attempt=replace(attempt, reverts=reverts), wake_s=event.at.mono_s + pause_s)
-    return replace(record, why=f"{doing(record)}: {code}, trying again in {pause_s:.0f} s"), ()
+    pause_s = delay_s(retries, event.at.luck, event.retry_after_s)
+    why = f"{doing(record)}: {code}, trying again in {pause_s:.0f} s"
+    attempt = replace(attempt, starts=starts)
+    return replace(record, attempt=attempt, retries=retries, wake_s=event.at.mono_s + pause_s, why=why), ()
 
 
 def _revert_again(record: Record, event: Ticked) -> Move:

@@ -66,8 +66,8 @@ class Attempt:
     """Why the attempt is being rolled back, once it is."""
     command: str | None = None
     """The operator's command that caused it."""
-    reverts: int = 0
-    """How often going back has failed."""
+    starts: int = 0
+    """How often in a row the release that the attempt goes back to would not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Record:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """By deployment id."""
     retries: int = 0
-    """Transport failures in a row, for the backoff."""
+    """Failures in a row of a download or of going back, for the backoff."""
     wake_s: float | None = None
     """When the machine wants a Tick (monotonic): end of probation, of a backoff, next check."""
     probation_until_s: float | None = None

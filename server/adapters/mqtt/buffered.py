@@ -9,6 +9,7 @@ import contextlib
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from paho.mqtt.client import Client
@@ -110,11 +111,22 @@ class BufferedClient(Client):
     """paho's client, driven from outside by `loop_read`, `loop_write` and `loop_misc`."""
 
     framer: Framer
-    """Set before connecting."""
+    """Set before connecting, like `opener`."""
+    opener: Callable[[], socket.socket]
+    """Makes the connection, with TLS where it is wanted."""
     buffer: BufferedSocket | None = None
 
     def _create_socket(self) -> Any:
-        inner: Any = super()._create_socket()
-        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = BufferedSocket(inner, self.framer)
+        self.buffer = BufferedSocket(self.opener(), self.framer)
         return self.buffer
+
+
+def open_socket(host: str, port: int, *, timeout_s: float, tls: ssl.SSLContext | None) -> socket.socket:
+    """A connection, its TLS handshake done; raises OSError, and leaves no socket behind then."""
+    plain = socket.create_connection((host, port), timeout=timeout_s)
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return plain if tls is None else tls.wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise

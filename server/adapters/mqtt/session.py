@@ -8,6 +8,8 @@
 """
 
 import selectors
+import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -21,7 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from server.adapters.mqtt.buffered import BufferedClient, BufferedSocket
+from server.adapters.mqtt.buffered import BufferedClient, BufferedSocket, open_socket
 from server.adapters.mqtt.framing import Framer
 from server.adapters.mqtt.outbox import Outbox, Outgoing
 from server.adapters.mqtt.settings import LinkSettings
@@ -101,14 +103,10 @@ class Session:
             protocol=self._protocol,
         )
         client.framer = Framer(version_5=version_5, most=_PACKET_MOST)
-        client.connect_timeout = settings.connect_s
+        client.opener = self._open
         client.max_inflight_messages_set(IN_FLIGHT_MOST)
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password())
-        if settings.tls:
-            files = (settings.ca_file, settings.cert_file, settings.key_file)
-            ca_file, cert_file, key_file = (None if path is None else str(path) for path in files)
-            client.tls_set(ca_certs=ca_file, certfile=cert_file, keyfile=key_file)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -116,6 +114,15 @@ class Session:
         # Having this callback keeps paho from writing to the socket before its packets can leave together.
         client.on_socket_register_write = _ignore
         return client
+
+    def _open(self) -> socket.socket:
+        """Certificates are read anew for each connection, so that they can be renewed."""
+        settings, context = self._settings, None
+        if settings.tls:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+            if settings.cert_file is not None:
+                context.load_cert_chain(settings.cert_file, settings.key_file)
+        return open_socket(settings.host, settings.port, timeout_s=settings.connect_s, tls=context)
 
     def _connect(self) -> None:
         options: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """A written tree survives a power cut."""
 
-import ctypes
 import os
 import stat
 from pathlib import Path
@@ -36,6 +35,8 @@ def _fsync(descriptor: int) -> None:
 
 def _syncfs(root: Path) -> bool:
     """Whether the C library could do it (syncfs(2)); it reports write errors since Linux 5.8."""
+    import ctypes  # noqa: PLC0415 - only a large tree needs it
+
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "syncfs"):
         return False

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from device_agent.installers.health import run_check
 from device_agent.installers.port import Device, Part, Verdict, health_check
 from device_agent.installers.switch import switch_to
 from fleet_protocol.catalogue import Kind
@@ -32,6 +31,8 @@ class FilesInstaller:
         check = health_check(part)
         if check is None:
             return Verdict(code=None)
+        from device_agent.installers.health import run_check  # noqa: PLC0415 - no other operation needs HTTP
+
         slot = self._device.slots(part.package).path(part.slot)
         environment = {"PATH": _PATH, "LANG": "C.UTF-8", **self._device.variables}
         return run_check(check, slot, environment, self._device.variables)

@@ -6,7 +6,6 @@ from typing import Final
 
 from device_agent.core.plan import PlannedTarget
 from device_agent.installers.crash import crash_point
-from device_agent.installers.health import run_check
 from device_agent.installers.port import Device, Part, Verdict, health_check
 from device_agent.installers.substitution import substitute
 from device_agent.installers.switch import switch_to
@@ -51,6 +50,8 @@ class ServiceInstaller:
         check = health_check(part)
         if check is None:
             return Verdict(code=None)
+        from device_agent.installers.health import run_check  # noqa: PLC0415 - no other operation needs HTTP
+
         slot = self._device.slots(part.package).path(part.slot)
         return run_check(check, slot, self._environment(part), self._device.variables)
 

@@ -61,12 +61,17 @@ def _content(release: PlannedRelease) -> str:
 def _fill(device: Device, release: PlannedRelease, slot: SlotName) -> str:
     """Write all targets; what is there already and equal is not written again."""
     slots = device.slots(release.package)
-    with slots.opened(slot) as root, hash_lane() as lane, closing(TreeWriter(root, lane)) as writer:
+    with (
+        slots.opened(slot) as root,
+        hash_lane() as whole,
+        hash_lane() as content,
+        closing(TreeWriter(root, content)) as writer,
+    ):
         _check_space(root, release)
         for target in release.targets:
             artifact = device.cache / target.sha256
             try:
-                unpack(artifact, target, release.package, writer, lane)
+                unpack(artifact, target, release.package, writer, whole)
             except ProtocolError as error:
                 if error.code == "digest":
                     remove(artifact)

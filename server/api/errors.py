@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
-from fleet_protocol.errors import Fault, FleetError
+from fleet_protocol.errors import CODES, Fault, FleetError
 
 _BY_CODE: Final[Mapping[str, int]] = {
     "bad-request": 400,
@@ -29,6 +29,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "offline": 504,
     "no-space": 507,
     "database": 500,
+    "internal": 500,
 }
 _BY_FAULT: Final[Mapping[Fault, int]] = {
     Fault.POLICY: 409,
@@ -44,8 +45,13 @@ _BY_STATUS: Final[Mapping[int, tuple[str, str]]] = {
 
 
 def status_of(error: FleetError) -> int:
+    """The HTTP status of an error."""
+    return status_of_code(error.code)
+
+
+def status_of_code(code: str) -> int:
     """The HTTP status of a code: its own, or that of whose fault it is."""
-    return _BY_CODE.get(error.code, _BY_FAULT[error.fault])
+    return _BY_CODE.get(code, _BY_FAULT[CODES[code].fault])
 
 
 def answer(status: int, code: str, detail: str) -> JSONResponse:

@@ -1,9 +1,12 @@
 """Rules T1 to T5 of server.services.rollout_tick, with N1 and N2 of the manifests that carry the decisions."""
 
+from pathlib import Path
+
 import pytest
 
 from firmware_tools import catalogue as editing
 from fleet_protocol.errors import PolicyError
+from server.adapters.sql.store import SqlStore
 from server.domain.rollout import RolloutState
 from server.domain.verbs import Verb
 from tests.fakes.server_stack import DAY_S, GROUP, ServerStack
@@ -178,3 +181,23 @@ def test_a_start_issues_nothing_anew_unless_something_has_changed(stack: ServerS
     stack.tick()
     again = stack.restarted()
     assert again.manifest().sequence == stack.manifest().sequence
+
+
+def test_the_same_over_the_real_store(tmp_path: Path) -> None:
+    """From publication over a kill to the supersession of the one before, on SQLite."""
+    store = SqlStore(f"sqlite:///{tmp_path}/fairlead.db")
+    try:
+        stack = ServerStack(tmp_path, store=store)
+        stack.pack("web", "1.0.0", 1)
+        stack.release("web", "2.0.0", 2)
+        stack.enrol(*NODES)
+        old = stack.publish()
+        complete(stack, old)
+        new = stack.publish(package_version="2.0.0", window="22:00-04:00")
+        stack = stack.restarted()
+        complete(stack, new)
+        assert stack.deployment(old) is None
+        assert stack.deployment(new).fallback.version == "1.0.0"
+        assert stack.deployment(new).window.start_min == 1_320
+    finally:
+        store.close()

@@ -1,0 +1,114 @@
+"""Settings, the log, the data directory: what a server process begins with."""
+
+import os
+from pathlib import Path
+
+import pytest
+from loguru import logger
+
+from fleet_protocol.errors import PolicyError
+from server.data_dir import DataDir
+from server.log import masked, start_logging
+from server.settings import Settings, load
+
+
+def test_settings_are_frozen_and_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FAIRLEAD_PORT", "1234")
+    monkeypatch.setenv("FAIRLEAD_DATA_DIR", str(tmp_path))
+    settings = load(fleet="acme")
+    assert (settings.port, settings.fleet, settings.data_dir, settings.signing) == (1234, "acme", tmp_path, "online")
+    assert settings.database == f"sqlite:///{tmp_path.resolve()}/fairlead.db"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 70_000),
+        ("fleet", "A b"),
+        ("signing", "none"),
+        ("topic_prefix", "a/+/b"),
+        ("public_url", "ftp://x"),
+        ("tick_s", 0),
+        ("manifest_days", -1),
+        ("log_level", "LOUD"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(name: str, value: object) -> None:
+    with pytest.raises(PolicyError) as caught:
+        load(**{name: value})
+    assert caught.value.code == "setup"
+    assert caught.value.detail.startswith(f"FAIRLEAD_{name.upper()}: ")
+    assert "\n" not in caught.value.detail
+
+
+def test_a_public_address_has_no_slash_at_its_end() -> None:
+    assert Settings(public_url="https://updates.example/").public_url == "https://updates.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
+        ("mqtt://user:secret@broker:1883", "mqtt://user:***@broker:1883"),
+        ("-----BEGIN PRIVATE KEY-----\nMC4CAQ\n-----END PRIVATE KEY-----", "***"),
+        ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMC4CAQ", "***"),
+        ("two\nlines", "two\\nlines"),
+        ("as it is", "as it is"),
+    ],
+)
+def test_secrets_and_line_breaks_do_not_reach_the_log(text: str, left: str) -> None:
+    assert masked(text) == left
+
+
+def test_the_log_is_bounded_and_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    start_logging("INFO")
+    try:
+        logger.info("x" * 100_000)
+        secret = "hunter2"
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logger.exception("with a traceback")
+        shown = capsys.readouterr().err
+        assert len(shown) < 20_000
+        assert "broken" in shown and secret not in shown.replace('secret = "hunter2"', "")
+    finally:
+        logger.remove()
+
+
+def test_one_server_at_a_time(tmp_path: Path) -> None:
+    first, second = DataDir(tmp_path / "data"), DataDir(tmp_path / "data")
+    first.open()
+    with pytest.raises(PolicyError, match="another server works in"):
+        second.open()
+    first.close()
+    second.open()
+    second.close()
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+
+
+def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    token = data.token()
+    assert len(token) >= 32 and data.token() == token
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "token").chmod(0o640)
+    with pytest.raises(PolicyError, match="chmod 600"):
+        data.token()
+
+
+@pytest.mark.parametrize("content", ["", "short", "ünïcödé-ünïcödé-ünïcödé", "a\nb" * 20])
+def test_a_token_that_is_none(tmp_path: Path, content: str) -> None:
+    descriptor = os.open(tmp_path / "token", os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+    with pytest.raises(PolicyError, match="remove the file"):
+        DataDir(tmp_path).token()
+
+
+def test_a_directory_that_can_not_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PolicyError, match="can not be used"):
+        DataDir(tmp_path / "file" / "data").open()

@@ -12,8 +12,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fleet_protocol import strict_json
 from fleet_protocol.errors import ProtocolError
@@ -24,8 +23,7 @@ from server.ports import Incoming
 VERDICTS: Final = ("ok", "warning", "critical", "unknown")
 
 
-@dataclass(frozen=True, slots=True)
-class Screened:
+class Screened(NamedTuple):
     """A message of the right form. `seen_s` is when it proves that its device lived, if it does."""
 
     message: Incoming

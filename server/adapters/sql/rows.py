@@ -5,7 +5,7 @@ that the domain allows, or PolicyError `database` that names the table, the row 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cached_property
 from typing import Any, Final, Generic, TypeVar, get_type_hints
@@ -13,7 +13,6 @@ from typing import Any, Final, Generic, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Column, Table
 
-from fleet_protocol import strict_json
 from fleet_protocol.errors import FleetError, PolicyError
 from fleet_protocol.ids import shown
 from server.adapters.sql import schema
@@ -61,7 +60,7 @@ class Shape(Generic[T]):
         row = {name: _scalar(getattr(value, name)) for name in self.names}
         for name in self.nested:
             if row[name] is not None:
-                row[name] = strict_json.dumps(_plain(row[name])).decode()
+                row[name] = self._parts[name].dump_json(row[name]).decode()
         return row
 
     def decode(self, row: Sequence[Any]) -> T:
@@ -92,14 +91,6 @@ def _scalar(value: Any) -> Any:
     if type(value) is bool:
         return int(value)
     return value.value if isinstance(value, Enum) else value
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return dict(value)
 
 
 def _text(value: object) -> str:

@@ -46,7 +46,7 @@ class SqlWork(SqlReads):
         self._run_for_enrolled(self._statements.put_attempts, encoded)
 
     def put_readings(self, readings: Sequence[Reading]) -> None:
-        encoded = [rows.READINGS.encode(reading) for reading in readings]
+        encoded = [{"device": r.device, "kind": r.kind, "at_s": r.at_s, "payload": r.payload} for r in readings]
         self._run_for_enrolled(self._statements.put_readings, encoded)
 
     def put_document(self, topic: str, payload: bytes | None) -> None:

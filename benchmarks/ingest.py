@@ -38,7 +38,8 @@ from tests.fakes.brokers import RunningBroker, mosquitto
 
 BAR = 0.5
 BAR_PER_S = 2_000
-DEVICES = 1_000
+DEVICES = 5_000
+"""More than one batch holds, so that no batch has two messages of one device."""
 BROKER = """allow_anonymous true
 max_inflight_messages 0
 max_queued_messages 0

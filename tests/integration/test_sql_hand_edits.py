@@ -19,6 +19,7 @@ from server.ports import Reading, Reads
 from server.services.ingest import Ingest, IngestSettings
 from server.services.ingest_metrics import IngestMetrics
 from tests.fakes.reporting import FLEET, Post, ReportingDevice
+from tests.fakes.waiting import until
 
 
 @pytest.fixture
@@ -124,6 +125,24 @@ def test_the_error_names_the_row(
     assert caught.value.code == "database"
     assert named in caught.value.detail
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_loses_no_message(store: SqlStore, tmp_path: Path) -> None:
+    """What can not be stored is left to the broker; it is not dropped as if the message were to blame."""
+    post, registry = Post(), CollectorRegistry()
+    ingest = Ingest(
+        store, IngestSettings(fleet=FLEET, retry_most_s=0.01), IngestMetrics(registry), on_reply=lambda *_: None
+    )
+    store._writing.dispose()
+    store._reading.dispose()
+    for name in ("fairlead.db-wal", "fairlead.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / "fairlead.db").write_bytes(b"no database any more\n" * 1_000)
+    assert ingest.offer(post.message(TELEMETRY, b"{}"))
+    ingest.start()
+    until(lambda: (registry.get_sample_value("fairlead_ingest_retries_total") or 0) > 2)
+    ingest.stop()
+    assert post.acknowledged == []
 
 
 def test_the_other_rows_are_read_as_ever(store: SqlStore, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Keeps the server connected, with a thread of its own.
 
 MQTT 5 is tried first; a broker that does not answer to it is spoken to in 3.1.1. Between attempts the link waits a
-random part of a limit that doubles, so that a fleet of servers and devices does not return to a broker all at once.
+random part of a limit that doubles, so that a fleet of servers and devices does not return to a broker all at once, and
+two servers that share a client id by mistake do not throw each other out without end.
 """
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -79,9 +81,12 @@ class MqttLink:
     def _run(self, hooks: "_Hooks") -> None:
         version, failures = 0, 0
         while not self._stop.is_set():
+            began_s = time.monotonic()
             session = self._attempt(_VERSIONS[version], hooks)
             if session is not None and session.accepted:
-                failures, self._proved = 0, _VERSIONS[version]
+                self._proved = _VERSIONS[version]
+                if time.monotonic() - began_s > self._settings.backoff_most_s:
+                    failures = 0
             elif session is not None and session.other_version:
                 version = 1 - version
                 if version:

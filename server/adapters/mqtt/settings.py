@@ -26,7 +26,7 @@ class LinkSettings:
     connect_s: float = 10.0
     """How long a connection may take, up to the broker's answer."""
     backoff_least_s: float = 0.5
-    backoff_most_s: float = 30.0
+    backoff_most_s: float = 10.0
     session_s: int = 24 * 3600
     """How long the broker keeps QoS 1 messages for a server that is away (MQTT 5)."""
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from fleet_protocol.errors import FleetError, PolicyError, TransportError
@@ -31,7 +31,7 @@ class SqlStore:
         self._turn = threading.Lock()
         self._owner: int | None = None
         try:
-            with _in_our_words():
+            with _in_our_words(opening=True):
                 self._open(migrate=migrate)
         except BaseException:
             self.close()
@@ -71,18 +71,25 @@ class SqlStore:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
-    """What may pass by itself is a TransportError, what a person must mend a PolicyError."""
+def _in_our_words(*, opening: bool = False) -> Iterator[None]:
+    """A database that does not answer is a TransportError: whoever can wait, waits. A bad value is a PolicyError.
+
+    A file that turns out to be no database, or a damaged one, is the former once the server runs: nothing may be
+    thrown away because of it before somebody has mended it.
+    """
     try:
         yield
     except PoolTimeoutError as error:
         raise TransportError("unreachable", f"database: {error}") from error
     except DBAPIError as error:
-        raise _translated(error) from error
+        raise _translated(error, opening=opening) from error
 
 
-def _translated(error: DBAPIError) -> FleetError:
+def _translated(error: DBAPIError, *, opening: bool) -> FleetError:
     text = str(error.orig).strip().splitlines()[0][:300] if str(error.orig).strip() else "no answer"
-    if isinstance(error, OperationalError | InterfaceError) and "decode" not in text:
+    if "Could not decode to UTF-8" in text:
+        return PolicyError("database", text)
+    damaged = type(error) is DatabaseError and not opening
+    if damaged or isinstance(error, OperationalError | InterfaceError):
         return TransportError("unreachable", f"database: {text}")
     return PolicyError("database", text)

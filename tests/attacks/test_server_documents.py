@@ -72,6 +72,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         sentinel.publish(f"{PREFIX}/devices/sentinel/state", b"here", retain=True)
         made = Scene(broker, client, server)
         until(lambda: all(made.retained(topic) for topic in TOPICS))
+        # The first round after a connection publishes everything and counts nothing; it is over once this counts.
+        sentinel.publish(f"{PREFIX}/groups/early/manifest", b"{}", retain=True)
+        until(made.restored)
         yield made
 
 

@@ -5,13 +5,11 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
 from fastapi_offline import FastAPIOffline
 
 from server.api import node_routes, release_routes, server_routes, update_routes
 from server.api.errors import add_handlers
 from server.api.guard import Guard, caps
-from server.api.reference_page import reference_page
 from server.api.server_bodies import Error
 from server.api.use_cases import UseCases
 from server.settings import Settings
@@ -40,7 +38,6 @@ def create_application(cases: UseCases, settings: Settings, token: str) -> FastA
         description=_TEXT,
         openapi_tags=_TAGS,
         responses=errors,
-        docs_url=None,
         redoc_url=None,
     )
     for module in (update_routes, node_routes, release_routes, server_routes):
@@ -53,14 +50,7 @@ def create_application(cases: UseCases, settings: Settings, token: str) -> FastA
     )
     app.add_middleware(Guard, token=token, cap_bytes=cap_bytes)
     _describe_token(app)
-    _add_reference(app)
     return app
-
-
-def _add_reference(app: FastAPI) -> None:
-    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
-    def reference() -> str:
-        return reference_page(app.openapi())
 
 
 def _describe_token(app: FastAPI) -> None:

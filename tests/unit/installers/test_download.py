@@ -220,9 +220,10 @@ def test_a_page_of_exactly_the_signed_length_is_a_wrong_digest(server: FileServe
         ("120", 120, 120),
         ("0", 0, 0),
         ("99999999999999999999", 86_400, 86_400),
-        (formatdate(time.time() + 300, usegmt=True), 200, 300),
+        (formatdate(time.time() + 36_000, usegmt=True), 1, 36_000),
         (formatdate(0, usegmt=True), 0, 0),
     ],
+    ids=["seconds", "now", "too-long", "date", "past-date"],
 )
 def test_a_busy_server_says_when_to_come_back(
     server: FileServer, cache: Cache, text: str, low_s: float, high_s: float

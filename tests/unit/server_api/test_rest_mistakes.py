@@ -1,6 +1,7 @@
 """Every mistake gets a 4xx with a code of the table and one line; never a traceback."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -153,6 +154,5 @@ def test_the_documentation_lists_every_route_with_a_text(client: Client) -> None
             assert operation.get("description"), f"{method} {path}"
             assert ("security" in operation) == path.startswith("/api"), path
     page = client.get("/docs").text
-    for path in schema["paths"]:
-        assert path in page
-    assert "http://" not in page and "https://" not in page and "<script" not in page, "works without the internet"
+    assert "://" not in page, "works without the internet"
+    assert all(client.get(path).status_code == 200 for path in re.findall(r'(?:src|href)="([^"]+)"', page))

@@ -89,8 +89,16 @@ class TinyJournal:
         row = {"format": FORMAT, "sha256": _digest(value), "record": value}
         with storing("writing the journal"):
             make_dir(self._directory)
-            self._tables.table(TinyDB.default_table_name).upsert(Document(row, doc_id=_RECORD_ID))
+            self._put(row)
             self._mark_begun()
+
+    def _put(self, row: Mapping[str, Any]) -> None:
+        """One write. TinyDB's `upsert` would make two of the first save: a table without the record, then with it."""
+        table = self._tables.table(TinyDB.default_table_name)
+        if table.contains(doc_id=_RECORD_ID):
+            table.update(row, doc_ids=[_RECORD_ID])
+        else:
+            table.insert(Document(row, doc_id=_RECORD_ID))
 
     def _mark_begun(self) -> None:
         """Rule 3."""

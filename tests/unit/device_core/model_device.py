@@ -1,7 +1,7 @@
 """A model of a device around the machine: slots, links, a journal, workers, and power that may fail at any time.
 
 The model executes effects as the real shell does (persist first, then act; a queue of one worker), and checks the
-numbered invariants of `docs/invariants.md` (I1 to I14) at every step.
+numbered invariants of `docs/invariants.md` (D1 to D12) at every step.
 """
 
 from collections import deque
@@ -77,14 +77,14 @@ class ModelDevice:
         event = kind(at=self.at, **members)
         before = self.record
         after, effects = step(before, event)
-        assert (after, effects) == step(before, event), "I9: deciding twice gives the same"
+        assert (after, effects) == step(before, event), "D11: deciding twice gives the same"
         self._check_step(before, event, after, effects)
         self.record, self.disk = after, to_memory(after)
         if isinstance(event, Ticked):
             self._check_tick_again(event)
         for effect in effects:
             self._act(effect)
-        assert sum(isinstance(effect, ATTEMPT_EFFECTS) for effect in self.queue) <= 1, "I6: one worker effect at a time"
+        assert sum(isinstance(effect, ATTEMPT_EFFECTS) for effect in self.queue) <= 1, "D6: one worker effect at a time"
 
     def pass_time(self, seconds_s: float) -> None:
         self.mono_s += seconds_s
@@ -112,7 +112,7 @@ class ModelDevice:
             self.send(ReportQueued, counter=self.unsigned.pop(0))
 
     def told_to_retry(self) -> None:
-        """What the invariant I5 allows anew."""
+        """What the invariant D5 allows anew."""
         planned = () if self.record.plan is None else self.record.plan.deployments
         for deployment in planned:
             self.spent.pop(deployment.id, None)
@@ -142,7 +142,7 @@ class ModelDevice:
         self._answer(effect, result if ending == "ok" or result is not None else (code or "io"))
 
     def settle(self) -> None:
-        """Everything goes well from now on, until nothing is left to do: it must come to an end (I4, I5)."""
+        """Everything goes well from now on, until nothing is left to do: it must come to an end (D4, D5)."""
         for _ in range(300):
             while self.unsigned:
                 self.sign()
@@ -157,14 +157,14 @@ class ModelDevice:
         raise AssertionError(f"never settles: {self.record.stage}: {self.record.why}")
 
     def check_settled(self) -> None:
-        """I10: exactly an old or a new release runs, and it is the one that the record names."""
+        """D10: exactly an old or a new release runs, and it is the one that the record names."""
         assert self.record.attempt is None
         for package, slots in self.record.packages.items():
             link = self.links.get(package)
-            assert link == slots.active, f"I10: {package} runs {link}, the record says {slots.active}"
+            assert link == slots.active, f"D10: {package} runs {link}, the record says {slots.active}"
             content = slots.content(slots.active)
             if link is not None:
-                assert content is not None and self.slots[package][link] == content.tree, "I10: what runs is whole"
+                assert content is not None and self.slots[package][link] == content.tree, "D10: what runs is whole"
 
     def _waits_for_the_clock(self) -> bool:
         return self.record.wake_s is not None and self.record.wake_s > self.mono_s + 100
@@ -176,16 +176,16 @@ class ModelDevice:
         )
         assert (after.stage == "idle") == (after.attempt is None)
         if after.group == before.group:
-            assert after.obeyed >= before.obeyed, "I3: the obeyed sequence never falls within a group"
+            assert after.obeyed >= before.obeyed, "D3: the obeyed sequence never falls within a group"
         if after.plan is not None:
             assert after.plan.group == after.group and after.plan.sequence == after.obeyed
         counters = [effect.report.counter for effect in effects if isinstance(effect, Report)]
         fresh = [counter for counter in counters if counter > before.report_counter]
-        assert counters == sorted(set(counters)), "I8: report counters strictly rise"
-        assert fresh == list(range(before.report_counter + 1, after.report_counter + 1)), "I8"
+        assert counters == sorted(set(counters)), "D8: report counters strictly rise"
+        assert fresh == list(range(before.report_counter + 1, after.report_counter + 1)), "D8"
         assert len(after.pending) <= PENDING
-        assert sum(isinstance(effect, ATTEMPT_EFFECTS) for effect in effects) <= 1, "I6"
-        assert after.why, "I13: the device always says why"
+        assert sum(isinstance(effect, ATTEMPT_EFFECTS) for effect in effects) <= 1, "D6"
+        assert after.why, "D12: the device always says why"
         if before.attempt != after.attempt:
             self._check_attempt(before, after)
         for effect in effects:
@@ -198,18 +198,18 @@ class ModelDevice:
         if attempt is None or (before.attempt is not None and before.attempt.deployment == attempt.deployment):
             return
         name, slots = attempt.deployment, after.packages.get(attempt.release.package, EMPTY)
-        assert attempt.slot != slots.active, "I1: the active slot is never written"
+        assert attempt.slot != slots.active, "D1: the active slot is never written"
         content = active_content(after, attempt.release.package)
         if attempt.purpose == "install":
             installed = 0 if content is None else content.release.counter
-            assert attempt.release.counter > installed, "I11: a downgrade only through a recall or a rollback"
+            assert attempt.release.counter > installed, "D9: a downgrade only through a recall or a rollback"
         if attempt.purpose != "rollback":
-            assert self.spent.get(name, 0) < TRIES, "I5: attempts are bounded"
+            assert self.spent.get(name, 0) < TRIES, "D5: attempts are bounded"
         if attempt.purpose == "install":
-            assert name not in self.final, "I12: a failed deployment is not retried until told"
+            assert name not in self.final, "D5: a failed deployment is not retried until told"
         floor = 0 if after.plan is None else after.plan.floors.get(attempt.release.package, 0)
         if attempt.purpose != "install":
-            assert attempt.release.counter >= floor, "I11: never below the floor"
+            assert attempt.release.counter >= floor, "D9: never below the floor"
 
     def _count_outcome(self, attempt: Attempt | None, report: AttemptReport | None) -> None:
         if attempt is None or report is None or report.outcome is None or report.deployment != attempt.deployment:
@@ -226,7 +226,7 @@ class ModelDevice:
 
     def _check_tick_again(self, event: Ticked) -> None:
         if self.record.wake_s is None or self.record.wake_s > self.mono_s:
-            assert step(self.record, event) == (self.record, ()), "I9: a tick that finds nothing due changes nothing"
+            assert step(self.record, event) == (self.record, ()), "D11: a tick that finds nothing due changes nothing"
 
     def _act(self, effect: Effect) -> None:
         if isinstance(effect, Cancel):
@@ -242,11 +242,11 @@ class ModelDevice:
         if isinstance(effect, Discard):
             return self._discard(effect)
         if isinstance(effect, Commit):
-            assert self.links.get(effect.package) == effect.slot, "I2: what is committed runs"
+            assert self.links.get(effect.package) == effect.slot, "D2: what is committed runs"
             self.cache.clear()
             return None
         attempt = self.record.attempt
-        assert attempt is not None, "I6: a worker effect belongs to an attempt"
+        assert attempt is not None, "D6: a worker effect belongs to an attempt"
         world = self.slots.setdefault(attempt.release.package, {"a": None, "b": None})
         if isinstance(effect, Fetch):
             if ending == "ok":
@@ -263,14 +263,14 @@ class ModelDevice:
     def _discard(self, effect: Discard) -> None:
         self.cache.clear()
         if effect.slot is not None:
-            assert self.links.get(effect.package) != effect.slot, "I1: the active slot is never emptied"
+            assert self.links.get(effect.package) != effect.slot, "D1: the active slot is never emptied"
             self.slots.setdefault(effect.package, {"a": None, "b": None})[effect.slot] = None
 
     def _stage(self, attempt: Attempt, world: dict[str, str | None], ending: str) -> str | None:
         package = attempt.release.package
         slots = self.record.packages.get(package, PackageSlots())
-        assert attempt.slot not in (slots.active, self.links.get(package)), "I1: the active slot is never written"
-        assert slots.content(attempt.slot) is None, "I1: the record has forgotten what the slot held"
+        assert attempt.slot not in (slots.active, self.links.get(package)), "D1: the active slot is never written"
+        assert slots.content(attempt.slot) is None, "D1: the record has forgotten what the slot held"
         if attempt.release.targets[0].sha256 not in self.cache:
             return "digest"
         world[attempt.slot] = PARTIAL if ending in ("fail", "midway") else tree_of(attempt.release)
@@ -278,10 +278,10 @@ class ModelDevice:
 
     def _activate(self, attempt: Attempt, world: dict[str, str | None], ending: str) -> str | None:
         content = self.record.packages[attempt.release.package].content(attempt.slot)
-        assert attempt.tree is not None and content is not None and content.tree == attempt.tree, "I2"
+        assert attempt.tree is not None and content is not None and content.tree == attempt.tree, "D2"
         if world[attempt.slot] != attempt.tree:
             return "altered"
-        assert world[attempt.slot] != PARTIAL, "I2: only what was hashed is switched to"
+        assert world[attempt.slot] != PARTIAL, "D2: only what was hashed is switched to"
         if ending != "midway":
             self.links[attempt.release.package] = attempt.slot
         return None

@@ -159,7 +159,7 @@ class DeviceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.device.record.stage == "probation")
     @rule(answers=st.lists(st.sampled_from((None, "unhealthy", "silent")), min_size=1, max_size=8))
     def wait_out_the_probation(self, answers: list[str | None]) -> None:
-        """I4: whatever the checks answer, the probation ends after a bounded number of ticks."""
+        """D4: whatever the checks answer, the probation ends after a bounded number of ticks."""
         for turn in range(100):
             if self.device.record.stage != "probation":
                 return
@@ -168,11 +168,11 @@ class DeviceMachine(RuleBasedStateMachine):
                 self.device.run("ok" if answer is None else "fail", answer)
             else:
                 self.device.wake()
-        raise AssertionError("I4: the probation does not end")
+        raise AssertionError("D4: the probation does not end")
 
     @invariant()
     def the_running_slot_is_the_committed_or_the_tried_one(self) -> None:
-        """I10, at every moment: what runs is an old release or the attempt's, and never something half written."""
+        """D10, at every moment: what runs is an old release or the attempt's, and never something half written."""
         record = self.device.record
         for package, link in self.device.links.items():
             allowed: set[Any] = {record.packages[package].active}

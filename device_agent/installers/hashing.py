@@ -8,28 +8,41 @@ from queue import Queue
 from typing import Any, Final
 
 Buffer = bytes | memoryview
-_BUFFERS: Final = 16
+_BATCH_BYTES: Final = 1024 * 1024
+"""What is handed over at once: a hand-over costs as much as hashing some ten kilobytes."""
+_BATCHES: Final = 4
 
 
 class HashLane:
     """One thread that feeds hashes in the order given. Buffers must not change once they are handed over."""
 
     def __init__(self) -> None:
-        self._queue: Queue[tuple[Any, Buffer] | None] = Queue(_BUFFERS)
+        self._queue: Queue[list[tuple[Any, Buffer]] | None] = Queue(_BATCHES)
         self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
+        self._batch: list[tuple[Any, Buffer]] = []
+        self._batch_bytes = 0
 
     def update(self, digest: Any, data: Buffer) -> None:
         """Hand over a buffer; waits while too many are under way."""
-        self._queue.put((digest, data))
+        self._batch.append((digest, data))
+        self._batch_bytes += len(data)
+        if self._batch_bytes >= _BATCH_BYTES:
+            self._hand_over()
 
     def drain(self) -> None:
         """Return once everything handed over is in its digest."""
+        self._hand_over()
         self._queue.join()
 
+    def _hand_over(self) -> None:
+        self._queue.put(self._batch)
+        self._batch, self._batch_bytes = [], 0
+
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            item[0].update(item[1])
-            del item
+        while (batch := self._queue.get()) is not None:
+            for digest, data in batch:
+                digest.update(data)
+            del batch
             self._queue.task_done()
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from device_agent.core.plan import PlannedRelease, PlannedTarget
-from device_agent.core.record import SlotName
-from device_agent.installers.slots import Slots
+from device_agent.installers.slots import SlotName, Slots
 from device_agent.supervisor.supervisor import Supervisor
 from fleet_protocol.catalogue import HealthCheck, Kind
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from device_agent.core.plan import PlannedRelease
-from device_agent.core.record import SlotName
 from device_agent.installers.files import FilesInstaller
 from device_agent.installers.port import Device, Installer, Part
 from device_agent.installers.service import ServiceInstaller
+from device_agent.installers.slots import SlotName
 from device_agent.settings import AgentSettings
 from device_agent.supervisor.supervisor import Supervisor
 from fleet_protocol.errors import InstallError

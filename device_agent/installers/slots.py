@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 from device_agent.adapters.files import (
     fsync_dir,
@@ -21,12 +21,13 @@ from device_agent.adapters.files import (
     swap_symlink,
     write_atomic,
 )
-from device_agent.core.record import SlotName
 from device_agent.installers.crash import crash_point
 from device_agent.installers.tree import tree_digest
 from fleet_protocol.errors import InstallError
 from fleet_protocol.ids import check_id
 
+SlotName = Literal["a", "b"]
+"""As in device_agent.core.record, whose import would cost each worker more than its work on a small release."""
 _MARKER_MOST: Final = 16 * 1024
 
 

@@ -1,8 +1,7 @@
 """The one switch that all parts of a release share."""
 
-from device_agent.core.record import SlotName
 from device_agent.installers.crash import crash_point
-from device_agent.installers.slots import Slots
+from device_agent.installers.slots import SlotName, Slots
 
 
 def switch_to(slots: Slots, slot: SlotName) -> None:

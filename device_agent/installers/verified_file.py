@@ -36,9 +36,13 @@ class VerifiedFile:
 
     def exact(self, size: int) -> bytes:
         """The next `size` bytes, or ProtocolError `format` where the artifact ends before."""
+        return bytes(self.view(size))
+
+    def view(self, size: int) -> memoryview:
+        """`exact` without a copy, where the bytes lie together."""
         piece = self.some(size)
         if len(piece) == size:
-            return bytes(piece)
+            return piece
         pieces = [piece]
         left = size - len(piece)
         while left:
@@ -47,7 +51,7 @@ class VerifiedFile:
                 raise ProtocolError("format", "the artifact ends early")
             pieces.append(piece)
             left -= len(piece)
-        return b"".join(pieces)
+        return memoryview(b"".join(pieces))
 
     def finish(self) -> str:
         """Read what is left, and return the digest; ProtocolError `digest` unless all of it is what was signed."""

@@ -17,6 +17,7 @@ _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _BLOCK_MOST: Final = 128 * 1024
 _DICTIONARY_ID: Final = (0, 1, 2, 4)
 _CONTENT_SIZE: Final = (0, 2, 4, 8)
+_HEAD: Final = 3
 _RLE, _RESERVED = 1, 3
 
 
@@ -40,22 +41,29 @@ def _unpack(source: VerifiedFile) -> Iterator[bytes]:
     if parameters.window_size > WINDOW_SIZE or parameters.dict_id:
         raise ProtocolError("format", f"a window of {parameters.window_size} bytes, at most {WINDOW_SIZE} are allowed")
     unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW_SIZE).decompressobj()
-    pending, last = header, False
+    head = source.exact(_HEAD)
+    unpacker.decompress(header + head)
+    last = False
     while not last:
-        head = source.exact(3)
-        bits = int.from_bytes(head, "little")
-        last, kind, size = bool(bits & 1), bits >> 1 & 3, bits >> 3
-        if kind == _RESERVED or size > _BLOCK_MOST:
-            raise ProtocolError("format", "a compressed block is not of its form")
-        content = source.exact(1 if kind == _RLE else size)
-        piece = unpacker.decompress(pending + head + content)
-        pending = b""
+        last, size = _block(head)
+        content = source.view(size if last else size + _HEAD)  # with the next block's head: one call, no copy
+        head = bytes(content[-_HEAD:])
+        piece = unpacker.decompress(content)
         if piece:
             yield piece
     if parameters.has_checksum:
         unpacker.decompress(source.exact(4))
     if not unpacker.eof:
         raise ProtocolError("format", "the compressed frame has no end")
+
+
+def _block(head: bytes) -> tuple[bool, int]:
+    """Whether a block is the last one, and how long its content is in the frame."""
+    bits = int.from_bytes(head, "little")
+    kind, size = bits >> 1 & 3, bits >> 3
+    if kind == _RESERVED or size > _BLOCK_MOST:
+        raise ProtocolError("format", "a compressed block is not of its form")
+    return bool(bits & 1), 1 if kind == _RLE else size
 
 
 def _header(source: VerifiedFile) -> bytes:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from device_agent.adapters.files import storing
-from device_agent.core.record import SlotName
 from device_agent.installers.cache import empty_cache
 from device_agent.installers.crash import crash_point
 from device_agent.installers.registry import device_of
+from device_agent.installers.slots import SlotName
 from device_agent.worker.context import WorkerContext
 
 

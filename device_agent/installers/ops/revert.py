@@ -6,12 +6,11 @@ from typing import Any
 from device_agent.adapters.files import storing
 from device_agent.core.codec import from_json
 from device_agent.core.plan import PlannedRelease
-from device_agent.core.record import SlotName
 from device_agent.installers.attempt_note import AttemptNote
 from device_agent.installers.crash import crash_point
 from device_agent.installers.port import Part
 from device_agent.installers.registry import device_of, installer_of_kind, parts_of
-from device_agent.installers.slots import Slots
+from device_agent.installers.slots import SlotName, Slots
 from device_agent.worker.context import WorkerContext
 from fleet_protocol.errors import InstallError
 

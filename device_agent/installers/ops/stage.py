@@ -8,13 +8,12 @@ from typing import Any, Final
 from device_agent.adapters.files import remove, storing
 from device_agent.core.codec import from_json
 from device_agent.core.plan import PlannedRelease, PlannedTarget
-from device_agent.core.record import SlotName
 from device_agent.installers.crash import crash_point
 from device_agent.installers.durability import sync_tree
 from device_agent.installers.hashing import hash_lane
 from device_agent.installers.port import Device
 from device_agent.installers.registry import device_of, installer_of, parts_of
-from device_agent.installers.slots import Slots
+from device_agent.installers.slots import SlotName, Slots
 from device_agent.installers.tree_writer import TreeWriter
 from device_agent.installers.unpacking import unpack
 from device_agent.worker.context import WorkerContext

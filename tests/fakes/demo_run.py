@@ -90,7 +90,7 @@ class DemoRun:
 
     def kill(self, *words: str) -> None:
         """kill -9 the process whose command line holds all the words; of several the oldest, not its workers."""
-        fitting = [p for p in self.processes() if all(any(word in part for part in p.cmdline()) for word in words)]
+        fitting = [p for p in self.processes() if all(any(word in part for part in _words(p)) for word in words)]
         min(fitting, key=psutil.Process.create_time).kill()
 
     def _names_folder(self, process: psutil.Process) -> bool:
@@ -111,3 +111,11 @@ class DemoRun:
         with self._news:
             self._ended = True
             self._news.notify_all()
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """The command line; empty for a process that has just ended, as workers do all the time."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -133,9 +133,12 @@ def _header(block: bytes) -> tarfile.TarInfo:
     if any(field.partition(b"\0")[2].strip(b"\0") for field in (block[:100], block[157:257], block[345:500])):
         raise ProtocolError("archive", "a tar header hides something after a text")
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError):
         raise ProtocolError("archive", "damaged tar header") from None
+    if info.type == tarfile.DIRTYPE and block[156:157] != tarfile.DIRTYPE:
+        raise ProtocolError("archive", "a directory is not said to be one: `tarfile` guesses it from the name")
+    return info
 
 
 def _member(info: tarfile.TarInfo, pax: dict[str, str]) -> Member:

@@ -16,8 +16,8 @@ from device_agent.installers.tree_writer import TreeWriter
 from device_agent.installers.unpacking import unpack
 from firmware_tools import artifact, packing
 from firmware_tools.packing import ReleaseSpec
-from fleet_protocol.catalogue import Install
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.install import Install
 
 SPEC = ReleaseSpec(package="p", version="1", counter=1, kind="files", classes=("x86_64",))
 
@@ -108,6 +108,7 @@ def with_checksums(plain: bytearray) -> bytes:
 @example(edits=[(100, ord("4"))], cut=None)
 @example(edits=[(157, ord("l"))], cut=None)
 @example(edits=[(124, 0x80)], cut=None)
+@example(edits=[(156, 0)], cut=None)
 def test_a_device_unpacks_whatever_the_signer_accepts(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int]], cut: int | None
 ) -> None:

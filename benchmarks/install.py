@@ -29,7 +29,7 @@ from device_agent.core.codec import to_json
 from device_agent.core.plan import PlannedRelease, PlannedTarget
 from device_agent.installers.slots import Slots
 from firmware_tools.packing import ReleaseSpec, pack
-from fleet_protocol.catalogue import Install
+from fleet_protocol.install import Install
 
 MIB = 2**20
 BAR = 0.8

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from fleet_protocol import limits, strict_json
 from fleet_protocol.catalogue import FLOOR_MEMBER, TargetInfo
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import is_id, shown
+from fleet_protocol.payload import to_value
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ def _signed(fleet: Fleet) -> Targets | None:
 
 def _custom(info: TargetInfo) -> object:
     """The description as plain JSON, exactly as it will be read back."""
-    return strict_json.loads(strict_json.dumps(asdict(info)), max_size=limits.TARGETS_SIZE)
+    return strict_json.loads(strict_json.dumps(to_value(info)), max_size=limits.TARGETS_SIZE)
 
 
 def _check_classes(fleet: Fleet, found: Description) -> None:

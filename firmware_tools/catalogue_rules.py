@@ -6,7 +6,8 @@ Rules
 3. What a release requires is in the same catalogue.
 4. A path that is already signed keeps its bytes: a version is never used twice.
 5. A path starts with its package's name.
-6. The artifacts of one release are for different classes: a device finds exactly one.
+6. The artifacts of one release are for different classes, or each is a part of its own: a device finds exactly one
+   artifact, or parts that belong together.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from tuf.api.metadata import Targets
 
 from firmware_tools.metadata import entry, floors
-from fleet_protocol.catalogue import TargetInfo
-from fleet_protocol.errors import PolicyError
+from fleet_protocol.catalogue import TargetInfo, check_parts
+from fleet_protocol.errors import PolicyError, ProtocolError
 
 
 def check_rules(targets: Targets, signed: Targets | None) -> None:
@@ -55,14 +56,16 @@ def _check_requirements(described: Mapping[str, TargetInfo], listed: set[tuple[s
 
 
 def _check_places(described: Mapping[str, TargetInfo]) -> None:  # rules 5 and 6
-    fits: dict[tuple[str, str, str], str] = {}
+    releases: dict[tuple[str, str], list[TargetInfo]] = {}
     for path, info in described.items():
         if path.split("/")[0] != info.package:
             raise PolicyError("conflict", f"{path} does not start with its package, {info.package}")
-        for device_class in info.classes:
-            other = fits.setdefault((info.package, info.version, device_class), path)
-            if other != path:
-                raise PolicyError("conflict", f"{other} and {path} are both for class {device_class}")
+        releases.setdefault((info.package, info.version), []).append(info)
+    for (package, version), infos in releases.items():
+        try:
+            check_parts(infos)
+        except ProtocolError as error:
+            raise PolicyError("conflict", f"{package} {version}: {error.detail}") from None
 
 
 def _check_follows(targets: Targets, signed: Targets) -> None:  # rules 2 and 4

@@ -21,6 +21,7 @@ from firmware_tools.signing import Reviewed, Signed
 from firmware_tools.statement import release_lines
 from firmware_tools.terminal import Terminal, read_passphrase
 from fleet_protocol.errors import FleetError, PolicyError
+from fleet_protocol.payload import to_value
 
 app: Final = typer.Typer(
     name="fairlead-firmware",
@@ -136,7 +137,7 @@ def pack(
     found = packing.pack(tree, place, spec, level=level)
     terminal = Terminal()
     if as_json:
-        terminal.show(asdict(found) | {"artifact": str(place)})
+        terminal.show(to_value(found) | {"artifact": str(place)})
         return
     terminal.say(f"packed {place}", *release_lines(found.custom, found.length, found.sha256))
 
@@ -267,7 +268,7 @@ def verify(
     if not path.is_dir():
         found = verifying.verify_artifact(path)
         lines = release_lines(found.custom, found.length, found.sha256)
-        terminal.show(asdict(found)) if as_json else terminal.say("the artifact is what is said of it", *lines)
+        terminal.show(to_value(found)) if as_json else terminal.say("the artifact is what is said of it", *lines)
         return
     findings = verifying.verify_fleet(Fleet(path), now_s=time.time())
     problems = [finding for finding in findings if finding.problem is not None]

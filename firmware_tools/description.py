@@ -1,6 +1,6 @@
 """The description of a packed artifact: the file beside it, and later its entry in the catalogue."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from fleet_protocol import strict_json
 from fleet_protocol.catalogue import TargetInfo
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import check_sha256, check_target_path
+from fleet_protocol.payload import to_value
 from fleet_protocol.schema import from_value
 
 SUFFIX: Final = ".json"
@@ -31,7 +32,7 @@ class Description:
 
     def encode(self) -> bytes:
         """The description's JSON; equal descriptions give equal bytes."""
-        return strict_json.dumps(asdict(self)) + b"\n"
+        return strict_json.dumps(to_value(self)) + b"\n"
 
 
 def beside(artifact: Path) -> Path:
@@ -63,8 +64,9 @@ def read(artifact: Path) -> Description:
 
 
 def target_path(info: TargetInfo) -> str:
-    """The artifact's name in the catalogue: `<package>/<version>/<classes joined by +>.<format>`."""
-    path = f"{info.package}/{info.version}/{'+'.join(sorted(info.classes))}.{info.format}"
+    """The artifact's name in the catalogue: `<package>/<version>/[<part>/]<classes joined by +>.<format>`."""
+    place = "/".join([info.package, info.version, *([info.part] if info.part else [])])
+    path = f"{place}/{'+'.join(sorted(info.classes))}.{info.format}"
     try:
         return check_target_path(path)
     except ProtocolError:

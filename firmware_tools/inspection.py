@@ -16,6 +16,7 @@ from firmware_tools.statement import fingerprint, release_lines, root_lines, tar
 from fleet_protocol import envelope, limits, strict_json
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import shown
+from fleet_protocol.payload import to_value
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _PEM_HEAD: Final = b"-----BEGIN "
@@ -76,7 +77,7 @@ def _archive(path: Path) -> Inspection:
     for member in members:
         mark = "d" if member["directory"] else ("x" if member["executable"] else "-")
         lines.append(f"  {mark} {member['size']:>12} {shown(member['name'])[1:-1]}")
-    return Inspection(kind="artifact", lines=tuple(lines), document=asdict(found) | {"members": members})
+    return Inspection(kind="artifact", lines=tuple(lines), document=to_value(found) | {"members": members})
 
 
 def _description(path: Path) -> Inspection:
@@ -84,7 +85,7 @@ def _description(path: Path) -> Inspection:
     found = description.read(artifact)
     lines = [f"description of the artifact {found.path}; its numbers are not verified here"]
     lines += release_lines(found.custom, found.length, found.sha256)
-    return Inspection(kind="description", lines=tuple(lines), document=asdict(found))
+    return Inspection(kind="description", lines=tuple(lines), document=to_value(found))
 
 
 def _envelope(data: bytes) -> Inspection:

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from firmware_tools.packing import OPTIONS_NAME, ReleaseSpec
-from fleet_protocol.catalogue import HealthCheck, Requirement
+from fleet_protocol.catalogue import Requirement
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import shown
+from fleet_protocol.install import HealthCheck
 
 PACKED_KINDS: Final = ("service", "files", "driver", "package")
 _NEEDED: Final = ("package", "version", "counter", "kind", "classes")

@@ -19,8 +19,9 @@ from firmware_tools import description
 from firmware_tools.artifact import CHUNK
 from firmware_tools.description import Description
 from fleet_protocol.archive import WINDOW_SIZE, MemberNames
-from fleet_protocol.catalogue import HealthCheck, Install, Kind, Requirement, TargetInfo
+from fleet_protocol.catalogue import Kind, Requirement, TargetInfo
 from fleet_protocol.errors import PolicyError, ProtocolError
+from fleet_protocol.install import HealthCheck, Install
 
 LEVEL: Final = 19
 OPTIONS_NAME: Final = "fairlead.toml"

@@ -10,8 +10,9 @@ from tuf.api.metadata import Metadata, Root, Targets
 from firmware_tools.keys import name_of
 from firmware_tools.metadata import entry, floors
 from firmware_tools.root_chain import RootDocument
-from fleet_protocol.catalogue import HealthCheck, TargetInfo
+from fleet_protocol.catalogue import TargetInfo
 from fleet_protocol.envelope import KeySet
+from fleet_protocol.install import HealthCheck
 
 
 def fingerprint(metadata: Metadata[Root] | Metadata[Targets]) -> str:

@@ -18,8 +18,8 @@ fallback likewise, and one that is refused does not stop the others:
 
  9. `unlisted`, `schema`: every target stands in the catalogue, described in terms that this device knows.
 10. `mismatch`: length, sha256, package, version and counter equal the catalogue's, and no two targets are
-    for one class.
-11. `class`: one of the targets is for this device's class, by what the catalogue says.
+    for one class, unless each is a part of its own.
+11. `class`: a target is for this device's class, by what the catalogue says; all of its parts are installed.
 12. `floor`: the counter is not below the catalogue's floor, recalled or not.
 13. `requires`: everything that the target requires is in the catalogue, by digest.
 
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from fleet_protocol import envelope, limits
-from fleet_protocol.catalogue import TargetInfo
+from fleet_protocol.catalogue import TargetInfo, check_parts
 from fleet_protocol.envelope import KeySet
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.ids import shown
@@ -152,14 +152,14 @@ class Match:
     """What a deployment means for a device of one class."""
 
     deployment: Deployment
-    part: Part | None
-    """The one artifact for the device's class; None where the deployment is refused."""
+    parts: tuple[Part, ...]
+    """The artifacts for the device's class, in the manifest's order; none where the deployment is refused."""
     refusal: str | None
     detail: str
     fallback: Fallback | None
     """The manifest's fallback where it is not refused."""
-    fallback_part: Part | None
-    """Its artifact; None where the fallback names none and can only be found in the other slot."""
+    fallback_parts: tuple[Part, ...]
+    """Its artifacts; none where the fallback names none and can only be found in the other slot."""
 
 
 def match(deployment: Deployment, catalogue: Catalogue, device_class: str) -> Match:
@@ -168,26 +168,27 @@ def match(deployment: Deployment, catalogue: Catalogue, device_class: str) -> Ma
     A fallback that contradicts the catalogue (`mismatch`) refuses the deployment. One that the catalogue no longer
     carries, or that is not for this device, is dropped: there is then nothing to go back to.
     """
-    part, refusal, detail = None, None, ""
-    fallback, fallback_part = deployment.fallback, None
+    parts: tuple[Part, ...] = ()
+    fallback_parts: tuple[Part, ...] = ()
+    refusal, detail, fallback = None, "", deployment.fallback
     try:
-        part = _match_parts(_description(deployment), deployment.targets, catalogue, device_class)
+        parts = _match_parts(_description(deployment), deployment.targets, catalogue, device_class)
     except ProtocolError as error:
         refusal, detail = error.code, error.detail
     try:
         if fallback is not None:
-            fallback_part = _match_fallback(deployment.package, fallback, catalogue, device_class)
+            fallback_parts = _match_fallback(deployment.package, fallback, catalogue, device_class)
     except ProtocolError as error:
         fallback = None
         if error.code == "mismatch" and refusal is None:
-            part, refusal, detail = None, error.code, f"fallback: {error.detail}"
+            parts, refusal, detail = (), error.code, f"fallback: {error.detail}"
     return Match(
         deployment=deployment,
-        part=part,
+        parts=parts,
         refusal=refusal,
         detail=detail,
         fallback=fallback,
-        fallback_part=fallback_part,
+        fallback_parts=fallback_parts,
     )
 
 
@@ -237,17 +238,18 @@ def _description(deployment: Deployment) -> tuple[str, str, int]:
 
 def _match_parts(
     description: tuple[str, str, int], targets: Sequence[Target], catalogue: Catalogue, device_class: str
-) -> Part:
-    part = _narrow(_check_targets(description, targets, catalogue), device_class)
+) -> tuple[Part, ...]:
+    parts = _narrow(_check_targets(description, targets, catalogue), device_class)
     _check_floor(description[0], description[2], catalogue)
-    _check_requires(part, catalogue)
-    return part
+    for part in parts:
+        _check_requires(part, catalogue)
+    return parts
 
 
-def _match_fallback(package: str, fallback: Fallback, catalogue: Catalogue, device_class: str) -> Part | None:
+def _match_fallback(package: str, fallback: Fallback, catalogue: Catalogue, device_class: str) -> tuple[Part, ...]:
     if not fallback.targets:
         _check_floor(package, fallback.counter, catalogue)
-        return None
+        return ()
     return _match_parts((package, fallback.version, fallback.counter), fallback.targets, catalogue, device_class)
 
 
@@ -255,9 +257,7 @@ def _check_targets(
     description: tuple[str, str, int], targets: Sequence[Target], catalogue: Catalogue
 ) -> tuple[Part, ...]:
     parts = tuple(_check_target(target, description, catalogue) for target in targets)
-    classes = [device_class for part in parts for device_class in part.info.classes]
-    if len(set(classes)) != len(classes):
-        raise ProtocolError("mismatch", "two targets are for one class")
+    check_parts(part.info for part in parts)
     return parts
 
 
@@ -285,8 +285,8 @@ def _check_target(target: Target, description: tuple[str, str, int], catalogue: 
     return Part(target=target, info=info)
 
 
-def _narrow(parts: Sequence[Part], device_class: str) -> Part:
-    for part in parts:
-        if device_class in part.info.classes:
-            return part
+def _narrow(parts: Sequence[Part], device_class: str) -> tuple[Part, ...]:
+    found = tuple(part for part in parts if device_class in part.info.classes)
+    if found:
+        return found
     raise ProtocolError("class", f"no target is for class {device_class}")

@@ -3,7 +3,7 @@
 The rest of the catalogue is ordinary TUF, specification 1.0, and read by the `tuf` library alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -11,62 +11,15 @@ from fleet_protocol import limits
 from fleet_protocol.checks import check_count, check_distinct, check_range, check_text
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.ids import check_id, check_sha256, check_version
+from fleet_protocol.install import Install
 
 Kind = Literal["service", "driver", "package", "files", "image", "agent"]
 KINDS: Final[tuple[Kind, ...]] = ("service", "driver", "package", "files", "image", "agent")
 Format = Literal["tar.zst", "raw"]
 FORMATS: Final[tuple[Format, ...]] = ("tar.zst", "raw")
-CheckKind = Literal["http", "exec"]
 FLOOR_MEMBER: Final = "x-floor"
 FLEET_MEMBER: Final = "x-fleet"
 _STRICT: Final[Any] = {"strict": True, "extra": "forbid"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthCheck:
-    """How a device asks a fresh release whether it is well, during probation.
-
-    `http`: `target` is `http://127.0.0.1:<port>/<path>`, where `${NAME}` stands for a variable of the
-    device's own configuration; well means status 200 to 299. `exec`: `target` is a path inside the
-    release, run without arguments; well means exit status 0.
-    """
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
-
-    kind: CheckKind
-    target: str
-    interval_s: int
-    timeout_s: int
-    failures: int
-    """How many failures in a row make the release unhealthy."""
-
-    def __post_init__(self) -> None:
-        check_text(self.target, 512, "check target")
-        check_range(self.interval_s, 1, 3_600, "interval_s")
-        check_range(self.timeout_s, 1, 300, "timeout_s")
-        check_range(self.failures, 1, 100, "failures")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Install:
-    """How a release is started and judged. Signed offline, so that nothing unsigned ever runs.
-
-    `exec` is an argument vector, run in the release's own directory without a shell; its first
-    item is a path inside the release, or an absolute path of an interpreter on the device.
-    `${NAME}` in an item stands for a variable of the device's own configuration.
-    """
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
-
-    exec: tuple[str, ...]
-    stop_s: int
-    check: HealthCheck | None
-
-    def __post_init__(self) -> None:
-        check_count(self.exec, 64, "exec")
-        for item in self.exec:
-            check_text(item, 1_024, "exec")
-        check_range(self.stop_s, 1, 600, "stop_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +53,8 @@ class TargetInfo:
     """A target's `custom` member: everything about an artifact that the offline keys vouch for.
 
     `unpacked_size` is the bytes of all regular files; `unpacked_files` counts files and directories
-    (`fleet_protocol.archive`). A `raw` artifact is one file: its own size, and 1.
+    (`fleet_protocol.archive`). A `raw` artifact is one file: its own size, and 1. Artifacts of one release
+    that are for one class each have a `part` of their own, and are installed together.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
@@ -117,6 +71,7 @@ class TargetInfo:
     requires: tuple[Requirement, ...]
     install: Install
     text: str
+    part: str = ""
 
     def __post_init__(self) -> None:
         check_id(self.package, "package")
@@ -131,6 +86,24 @@ class TargetInfo:
         check_count(self.precursors, 16, "precursors")
         check_count(self.requires, 16, "requires")
         check_text(self.text, limits.TEXT, "text")
+        if self.part:
+            check_id(self.part, "part")
+
+
+def check_parts(infos: Iterable[TargetInfo]) -> None:
+    """Raise ProtocolError `mismatch` unless the artifacts of one release that are for one class can be told apart.
+
+    A class has one artifact, or several that each have a `part` of their own: those are installed together.
+    """
+    parts: dict[str, list[str]] = {}
+    for info in infos:
+        for device_class in info.classes:
+            parts.setdefault(device_class, []).append(info.part)
+    for device_class, found in parts.items():
+        if len(found) > 1 and ("" in found or len(set(found)) != len(found)):
+            raise ProtocolError(
+                "mismatch", f"two targets are for one class, {device_class}, and not parts of their own"
+            )
 
 
 def parse_floor(value: object) -> Mapping[str, int]:

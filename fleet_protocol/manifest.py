@@ -102,6 +102,8 @@ class Deployment:
     window: Window | None
     probation_s: int
     sources: tuple[Source, ...]
+    irreversible: bool = False
+    """Whether the operator accepts that a device can not go back to what it runs now."""
 
     def __post_init__(self) -> None:
         check_id(self.id, "deployment")

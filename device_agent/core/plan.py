@@ -7,7 +7,8 @@ the machine is membership, window and history.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fleet_protocol.catalogue import Install, Kind
+from fleet_protocol.catalogue import Kind
+from fleet_protocol.install import Install
 from fleet_protocol.manifest import DeploymentState, Window
 
 
@@ -24,6 +25,8 @@ class PlannedTarget:
     unpacked_files: int
     install: Install
     urls: tuple[str, ...]
+    part: str = ""
+    """Its name among the artifacts of the release; its content stands in the slot below a directory of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ class PlannedDeployment:
     window: Window | None
     probation_s: int
     refusal: str | None
+    irreversible: bool = False
+    """Whether the operator accepts that the device can not go back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

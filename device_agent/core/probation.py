@@ -9,7 +9,7 @@ from device_agent.core.events import Moment
 from device_agent.core.plan import PlannedRelease
 from device_agent.core.record import Attempt, Record
 from device_agent.core.reports import Move
-from fleet_protocol.catalogue import HealthCheck
+from fleet_protocol.install import HealthCheck
 
 INTERVAL_S: Final = 5
 FAILURES: Final = 3

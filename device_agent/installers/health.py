@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from device_agent.installers.port import Verdict
 from device_agent.installers.substitution import substitute
 from fleet_protocol.archive import check_member_name
-from fleet_protocol.catalogue import HealthCheck
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.ids import shown
+from fleet_protocol.install import HealthCheck
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _OUTPUT_MOST: Final = 4_096

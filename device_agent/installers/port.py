@@ -15,7 +15,8 @@ from typing import Protocol
 from device_agent.core.plan import PlannedRelease, PlannedTarget
 from device_agent.installers.slots import SlotName, Slots
 from device_agent.supervisor.supervisor import Supervisor
-from fleet_protocol.catalogue import HealthCheck, Kind
+from fleet_protocol.catalogue import Kind
+from fleet_protocol.install import HealthCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

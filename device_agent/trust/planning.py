@@ -28,10 +28,10 @@ def plan(
 def _deployment(matched: Match) -> PlannedDeployment:
     deployment, fallback = matched.deployment, matched.fallback
     urls = _urls(deployment)
-    release = _release(deployment.package, deployment.version, deployment.counter, matched.part, urls)
+    release = _release(deployment.package, deployment.version, deployment.counter, matched.parts, urls)
     back = None
     if fallback is not None:
-        back = _release(deployment.package, fallback.version, fallback.counter, matched.fallback_part, urls)
+        back = _release(deployment.package, fallback.version, fallback.counter, matched.fallback_parts, urls)
     return PlannedDeployment(
         id=deployment.id,
         release=release,
@@ -44,14 +44,15 @@ def _deployment(matched: Match) -> PlannedDeployment:
         window=deployment.window,
         probation_s=deployment.probation_s,
         refusal=matched.refusal,
+        irreversible=deployment.irreversible,
     )
 
 
 def _release(
-    package: str, version: str, counter: int, part: Part | None, urls: Mapping[str, tuple[str, ...]]
+    package: str, version: str, counter: int, parts: tuple[Part, ...], urls: Mapping[str, tuple[str, ...]]
 ) -> PlannedRelease:
-    """Without a part, the release only names what may be in a slot already."""
-    targets = () if part is None else (_target(part, urls.get(part.target.sha256, ())),)
+    """Without parts, the release only names what may be in a slot already."""
+    targets = tuple(_target(part, urls.get(part.target.sha256, ())) for part in parts)
     return PlannedRelease(package=package, version=version, counter=counter, targets=targets)
 
 
@@ -66,6 +67,7 @@ def _target(part: Part, urls: tuple[str, ...]) -> PlannedTarget:
         unpacked_size=info.unpacked_size,
         unpacked_files=info.unpacked_files,
         install=info.install,
+        part=info.part,
         urls=urls,
     )
 

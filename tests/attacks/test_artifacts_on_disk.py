@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.operations import Operation
-from fleet_protocol.catalogue import HealthCheck
+from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import packed, read_tree
 from tests.fakes.attack_scene import GOOD, AttackScene, attack_scene
 from tests.fakes.install_shell import in_this_process

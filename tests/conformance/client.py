@@ -28,8 +28,8 @@ from device_agent.settings import DownloadSettings
 from device_agent.trust.metadata import VerifiedCatalogue, refreshed
 from device_agent.trust.store import TrustStore, initialise
 from fleet_protocol import limits
-from fleet_protocol.catalogue import Install
 from fleet_protocol.errors import FleetError, TransportError
+from fleet_protocol.install import Install
 from fleet_protocol.screening import check_roles, screen
 from fleet_protocol.topics import Topics
 

@@ -9,8 +9,9 @@ import pytest
 
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.registry import INSTALLERS, device_of, installer_of, parts_of
-from fleet_protocol.catalogue import KINDS, HealthCheck
+from fleet_protocol.catalogue import KINDS
 from fleet_protocol.errors import InstallError
+from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache, read_tree
 from tests.fakes.install_driver import DeviceUnderTest, device_under_test
 

@@ -21,8 +21,8 @@ from device_agent.core.plan import PlannedRelease
 from device_agent.installers.crash import CRASH_POINTS
 from device_agent.installers.tree import tree_digest
 from device_agent.operations import Operation
-from fleet_protocol.catalogue import HealthCheck
 from fleet_protocol.errors import FleetError
+from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import Artifact, packed, planned_release, planned_target
 from tests.fakes.http_server import FileServer, file_server
 from tests.fakes.install_driver import DeviceUnderTest, device_under_test

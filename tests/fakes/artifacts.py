@@ -11,7 +11,8 @@ from typing import Any
 import zstandard
 
 from device_agent.core.plan import PlannedRelease, PlannedTarget
-from fleet_protocol.catalogue import HealthCheck, Install, Kind
+from fleet_protocol.catalogue import Kind
+from fleet_protocol.install import HealthCheck, Install
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -3,8 +3,9 @@
 from hypothesis import strategies as st
 
 from fleet_protocol import limits
-from fleet_protocol.catalogue import FORMATS, KINDS, HealthCheck, Install, Precursor, Requirement, TargetInfo
+from fleet_protocol.catalogue import FORMATS, KINDS, Precursor, Requirement, TargetInfo
 from fleet_protocol.errors import CODES
+from fleet_protocol.install import HealthCheck, Install
 from fleet_protocol.manifest import Deployment, Fallback, Manifest, Source, Target, Window
 from fleet_protocol.messages import (
     COMMANDS,

@@ -31,8 +31,9 @@ from tuf.api.metadata import (
 )
 
 from fleet_protocol import envelope
-from fleet_protocol.catalogue import FLEET_MEMBER, FLOOR_MEMBER, Format, HealthCheck, Install, Kind, TargetInfo
+from fleet_protocol.catalogue import FLEET_MEMBER, FLOOR_MEMBER, Format, Kind, TargetInfo
 from fleet_protocol.fleet_role import format_fleet_role
+from fleet_protocol.install import HealthCheck, Install
 from fleet_protocol.manifest import Deployment, DeploymentState, Fallback, Manifest, Source, Target, Window
 from fleet_protocol.messages import Assignment, Command, CommandName, Report
 from fleet_protocol.payload import Document, to_payload

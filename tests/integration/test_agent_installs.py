@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet_protocol.catalogue import Install
+from fleet_protocol.install import Install
 from tests.fakes.agent_process import AgentProcess, ServerSide, running_agent
 from tests.fakes.artifacts import packed
 from tests.fakes.brokers import BROKERS, RunningBroker, free_port

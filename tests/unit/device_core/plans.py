@@ -22,7 +22,7 @@ from device_agent.core.events import (
 from device_agent.core.machine import initial, step
 from device_agent.core.plan import Plan, PlannedDeployment, PlannedRelease, PlannedTarget
 from device_agent.core.record import Attempt, Record
-from fleet_protocol.catalogue import HealthCheck, Install
+from fleet_protocol.install import HealthCheck, Install
 from fleet_protocol.messages import AttemptReport
 
 DEVICE = "node-1"

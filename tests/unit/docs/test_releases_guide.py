@@ -9,7 +9,7 @@ import typer
 
 from firmware_tools import pack_options
 from firmware_tools.cli import app
-from fleet_protocol.catalogue import HealthCheck
+from fleet_protocol.install import HealthCheck
 
 TEXT = (Path(__file__).parents[3] / "docs" / "releases.md").read_text("utf-8").replace("\\\n", " ")
 COMMANDS = sorted(

@@ -182,4 +182,4 @@ def test_a_directory_that_is_no_fleet_is_one_line(tmp_path: Path, make_artifact:
 def test_a_device_finds_exactly_one_artifact(fleet: Fleet, make_artifact: Make, now_s: float) -> None:  # rule 6
     catalogue.add(fleet, make_artifact(classes=("x86_64", "aarch64")), now_s=now_s)
     again = make_artifact("b.tar.zst", classes=("aarch64", "armv7"))
-    assert "both for class aarch64" in conflict(lambda: catalogue.add(fleet, again, now_s=now_s))
+    assert "two targets are for one class, aarch64" in conflict(lambda: catalogue.add(fleet, again, now_s=now_s))

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol.archive import MemberNames, check_member_name, fold
-from fleet_protocol.catalogue import HealthCheck, Install, TargetInfo, parse_floor
+from fleet_protocol.catalogue import TargetInfo, parse_floor
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.fleet_role import format_fleet_role, parse_fleet_role
+from fleet_protocol.install import HealthCheck, Install
 from fleet_protocol.schema import from_value
 from tests.fakes.documents import IDS
 

@@ -13,8 +13,8 @@ import pytest
 from device_agent.installers.health import run_check
 from device_agent.installers.port import Verdict
 from device_agent.installers.substitution import substitute
-from fleet_protocol.catalogue import HealthCheck
 from fleet_protocol.errors import InstallError
+from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache
 from tests.fakes.http_server import Served, file_server
 from tests.fakes.install_driver import device_under_test

@@ -57,9 +57,8 @@ def test_a_good_deployment_passes_and_each_class_gets_its_part() -> None:
     assert code(fleet, deployment) is None
     for device_class in ("aarch64", "x86_64"):
         matched = match(deployment, Listed(fleet), device_class)
-        assert matched.part is not None
-        assert matched.fallback_part is not None
-        assert matched.part.info.classes == matched.fallback_part.info.classes == (device_class,)
+        (part,), (back,) = matched.parts, matched.fallback_parts
+        assert part.info.classes == back.info.classes == (device_class,)
     assert match(deployment, Listed(fleet), "armv7").refusal == "class"
 
 

@@ -91,8 +91,8 @@ def _match(case: Json) -> Json:
     match = acceptance.match(deployment, _Catalogue(case), case["class"])
     if match.refusal is not None:
         raise ProtocolError(match.refusal, match.detail)
-    assert match.part is not None
-    return {"path": match.part.target.path}
+    (part,) = match.parts
+    return {"path": part.target.path}
 
 
 def _membership(case: Json) -> Json:

@@ -53,6 +53,8 @@ class Ports:
     log: Log
     boot: str
     """The kernel's name of this boot."""
+    kernel: str
+    """The kernel's release, as `uname -r` prints it."""
 
 
 class Agent:
@@ -149,7 +151,7 @@ class Agent:
             self._documents.remember(self._topic(topics.ASSIGNMENT), topics.ASSIGNMENT)
             if record.plan is not None and record.plan.group == record.group:
                 self._documents.remember(self._manifest(record.group), topics.MANIFEST)
-        self._driver.apply(Started(at=self._clock.moment()))
+        self._driver.apply(Started(at=self._clock.moment(), kernel=self._ports.kernel))
         self._link.start()
 
     def _end(self) -> None:

@@ -36,10 +36,22 @@ def operation(effect: Effect, record: Record) -> Operation | None:
     if isinstance(effect, Fetch):
         return Operation("fetch", {"release": release}, attempt.deployment)
     if isinstance(effect, Stage):
-        args = {"release": release, "slot": attempt.slot, "active": slots.active}
+        args = {
+            "release": release,
+            "slot": attempt.slot,
+            "active": slots.active,
+            "irreversible": attempt.irreversible,
+        }
         return Operation("stage", args, attempt.deployment)
     if isinstance(effect, Activate):
-        args = {"release": release, "slot": attempt.slot, "previous": attempt.previous, "tree": attempt.tree}
+        before = slots.content(attempt.previous)
+        args = {
+            "release": release,
+            "slot": attempt.slot,
+            "previous": attempt.previous,
+            "before": None if before is None else to_json(before.release),
+            "tree": attempt.tree,
+        }
         return Operation("activate", args, attempt.deployment)
     if isinstance(effect, Check):
         return Operation("check", {"release": release, "slot": attempt.slot}, attempt.deployment)

@@ -1,5 +1,6 @@
 """Puts the resident together: settings in, exit status out."""
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,7 @@ class _Resident:
             clock=TrustedClock(settings.state_dir),
             log=log,
             boot=Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(),
+            kernel=os.uname().release,
         )
         self._agent = ear.agent = Agent(settings, ports, record=record, step=take_step, inbox=inbox, intake=intake)
 

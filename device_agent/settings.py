@@ -7,13 +7,15 @@ Unknown keys are mistakes, so that a misspelt limit is never silently the defaul
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import is_id
 from fleet_protocol.topics import DEFAULT_PREFIX, Topics
 
+ServiceManager = Literal["auto", "systemd", "supervisor"]
+_SERVICE_MANAGERS: Final = ("auto", "systemd", "supervisor")
 _PORTS: Final[Mapping[str, int]] = {"mqtt": 1883, "mqtts": 8883}
 _MANY: Final = 2.0**53
 
@@ -102,6 +104,10 @@ class AgentSettings:
     thresholds: Thresholds = field(default_factory=Thresholds)
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     variables: Mapping[str, str] = field(default_factory=dict)
+    service_manager: ServiceManager = "auto"
+    """Who runs services: `systemd`, the agent's own `supervisor`, or `auto`: systemd where this is root under it."""
+    system_root: Path = Path("/")
+    """Where the system's own files are; another place than / is for trials."""
     path: Path | None = None
     """The file that this was read from; handed to workers."""
 
@@ -139,6 +145,8 @@ def parse(table: Mapping[str, Any], path: Path) -> AgentSettings:
         thresholds=_thresholds(top.section("thresholds")),
         probes=_probes(top.section("probes")),
         variables=_variables(top.section("variables")),
+        service_manager=cast(ServiceManager, top.one_of("service_manager", "auto", _SERVICE_MANAGERS)),
+        system_root=top.maybe_path("system_root") or Path("/"),
         path=path.resolve(),
     )
     top.end()
@@ -277,6 +285,12 @@ class _Section:
 
     def maybe_text(self, key: str) -> str | None:
         return self.text(key) if self.has(key) else None
+
+    def one_of(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.text(key, default)
+        if value not in allowed:
+            raise self.wrong(key, f"one of {', '.join(allowed)}")
+        return value
 
     def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         value = self._get(key, list(default))

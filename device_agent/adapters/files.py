@@ -47,14 +47,19 @@ def fsync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+def write_atomic(
+    path: Path, data: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None, durable: bool = True
+) -> None:
     """Replace `path` by `data`: whoever reads, at any time and after a power cut, sees all old or all new bytes.
 
-    One writer at a time per path. Without `durable` a power cut may bring the old bytes back. Raises OSError.
+    One writer at a time per path. `owner` is uid and gid, where they shall not be this process's own. Without
+    `durable` a power cut may bring the old bytes back. Raises OSError.
     """
     temporary = path.with_name(path.name + _TEMPORARY)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     try:
+        if owner is not None and owner != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, *owner)
         os.fchmod(descriptor, mode)
         _write_all(descriptor, data)
         if durable:

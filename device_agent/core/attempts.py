@@ -45,6 +45,7 @@ def begin(record: Record, choice: Choice, at: Moment) -> Move:
         probation_s=choice.probation_s,
         tree=choice.tree,
         command=choice.command,
+        irreversible=choice.irreversible,
     )
     waiting = {package: c for package, c in record.rollbacks.items() if package != choice.release.package}
     record = replace(record, attempt=attempt, rollbacks=waiting, retries=0)

@@ -30,6 +30,7 @@ class Choice:
     probation_s: int
     tree: str | None = None
     command: str | None = None
+    irreversible: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,15 @@ def unwanted(record: Record, attempt: Attempt, at: Moment) -> tuple[str | None, 
     if deployment.state != "recalled" or deployment.fallback is None:
         return None, "no longer recalled"
     return None if same_bytes(deployment.fallback, attempt.release) else (None, "the fallback has changed")
+
+
+def misfit(record: Record, release: PlannedRelease) -> str | None:
+    """Why this release's drivers do not fit the kernel that runs, or None where they do or it has none."""
+    for target in release.targets:
+        driver = target.install.driver
+        if driver is not None and record.kernel not in driver.kernels:
+            return f"kernel: {driver.module} is not built for {record.kernel or 'this kernel'}"
+    return None
 
 
 def takes_part(record: Record, deployment: PlannedDeployment) -> bool:
@@ -116,6 +126,8 @@ def _recall(record: Record, deployment: PlannedDeployment, at: Moment) -> Decisi
     floor = 0 if record.plan is None else record.plan.floors.get(deployment.release.package, 0)
     if fallback is None or fallback.counter == deployment.release.counter or fallback.counter < floor:
         return Decision(choice=None, why="recalled, nothing to go back to")
+    if misfit(record, fallback) is not None:
+        return Decision(choice=None, why=f"recalled, but {misfit(record, fallback)}")
     choice = Choice(deployment=deployment.id, purpose="recall", release=fallback, probation_s=deployment.probation_s)
     other = other_good(record, deployment.release.package)
     if other is not None and _is_fallback(other.release, fallback):
@@ -176,6 +188,9 @@ def _judge(record: Record, deployment: PlannedDeployment, at: Moment) -> Decisio
         return Decision(choice=None, why=deployment.state)
     if deployment.refusal is not None:
         return Decision(choice=None, why=deployment.refusal)
+    kernel = misfit(record, deployment.release)
+    if kernel is not None:
+        return Decision(choice=None, why=kernel)
     if not takes_part(record, deployment):
         place = bucket(deployment.salt, record.device)
         return Decision(choice=None, why=f"bucket {place} >= share {deployment.share_bp}")
@@ -183,13 +198,15 @@ def _judge(record: Record, deployment: PlannedDeployment, at: Moment) -> Decisio
     if closed is not None:
         return closed
     failure = blocking(record, deployment.id, at)
-    if failure is not None:
+    accepted = failure is not None and failure.code == "no-way-back" and deployment.irreversible
+    if failure is not None and not accepted:
         return Decision(choice=None, why=failed_before(failure), wake_s=failure.retry_s)
     choice = Choice(
         deployment=deployment.id,
         purpose="install",
         release=deployment.release,
         probation_s=deployment.probation_s,
+        irreversible=deployment.irreversible,
     )
     return Decision(choice=choice, why="install")
 
@@ -219,6 +236,9 @@ def _install_unwanted(
         return None, "held"
     if deployment.refusal is not None:
         return deployment.refusal, "refused"
+    kernel = misfit(record, deployment.release)
+    if kernel is not None:
+        return "kernel", kernel
     if not takes_part(record, deployment):
         return None, "no longer taking part"
     if not same_bytes(deployment.release, attempt.release):

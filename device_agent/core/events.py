@@ -19,9 +19,10 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The agent has started and read this record from the journal."""
+    """The agent has started and read this record from the journal. `kernel` is what `uname -r` prints."""
 
     at: Moment
+    kernel: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ TRIES: Final = 3
 """Attempts at one deployment before somebody has to tell the device to try again."""
 KEPT: Final = limits.DEPLOYMENTS
 """As many as a manifest can name, so that no failure that matters is ever forgotten."""
-TRANSIENT: Final = frozenset({"no-space", "io", "worker", "interrupted"})
+TRANSIENT: Final = frozenset({"no-space", "io", "worker", "interrupted", "in-use", "locked"})
 """Codes that may be gone by the next try; all others say something about the release."""
 RETRY_FIRST_S: Final = 60.0
 BY_OPERATOR: Final = "rolled back by operator"

@@ -42,6 +42,10 @@ R22. A document or artifact that somebody should not have sent is counted under 
 R23. A deployment of exactly what is installed is adopted: reported as committed without an attempt, once.
 R24. Everything remembered is bounded.
 R25. The machine is sent a Tick at `wake_s`. A Tick that finds nothing due changes nothing.
+R26. A release with a driver that is not built for the kernel that runs is not begun, and is given up before the switch;
+     a recall does not go back to one.
+R27. An attempt says whether the operator accepts that there is no way back. A deployment that failed for want of a way
+     back is tried again once the operator does.
 """
 
 from collections.abc import Callable, Mapping

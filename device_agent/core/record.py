@@ -66,6 +66,8 @@ class Attempt:
     """Why the attempt is being rolled back, once it is."""
     command: str | None = None
     """The operator's command that caused it."""
+    irreversible: bool = False
+    """Whether the operator accepts that there is no way back."""
     starts: int = 0
     """How often in a row the release that the attempt goes back to would not start."""
 
@@ -130,5 +132,7 @@ class Record:
     """Deployments of the plan that were reported committed because their release was installed already."""
     untidy: tuple[str, ...] = ()
     """Packages whose Commit or Discard is not known to have ended."""
+    kernel: str = ""
+    """The kernel that runs, as `uname -r` prints it."""
     why: str = "no manifest yet"
     """Why the device is not updating, or what it is doing."""

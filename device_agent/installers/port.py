@@ -1,22 +1,53 @@
 """What every kind of release has in common: the port of its installer.
 
 1. Each call may come twice, and again after a kill at any instant; the second call ends like the first.
-2. A release is of one or more kinds. All are staged before any is activated; they share the package's slots, one
-   switch, and are committed or reverted together.
-3. What an installer changes outside the slots, it first puts into `backup/<package>/`, so that `revert` finds the
-   way back from the disk alone.
+2. A release has one or more parts. All are staged before any is activated; they share the package's slots and one
+   switch, and are committed or reverted together. The order of a change is: every part that runs is quiet, the slot
+   is switched, parts that the new release has no more are retired, the new ones are activated.
+3. What an installer changes outside the slots, it first puts into its `Backup`, so that `revert` finds the way back
+   from the disk alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from device_agent.core.plan import PlannedRelease, PlannedTarget
+from device_agent.installers.backup import Backup
+from device_agent.installers.programs import Programs
 from device_agent.installers.slots import SlotName, Slots
 from device_agent.supervisor.supervisor import Supervisor
 from fleet_protocol.catalogue import Kind
-from fleet_protocol.install import HealthCheck
+from fleet_protocol.ids import check_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartId:
+    """What a part is called, whatever release it is of."""
+
+    package: str
+    part: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """One name for the part, as a service of it is called: `<package>` or `<package>-<part>`."""
+        return f"{self.package}-{self.part}" if self.part else self.package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One target of a release, in one slot."""
+
+    release: PlannedRelease
+    target: PlannedTarget
+    slot: SlotName
+
+    @property
+    def id(self) -> PartId:
+        """What it is called."""
+        return PartId(package=self.release.package, part=self.target.part, kind=self.target.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,29 +57,29 @@ class Device:
     state_dir: Path
     variables: Mapping[str, str]
     supervisor: Supervisor
+    system_root: Path = Path("/")
+    """Where the system's own files are."""
+    programs: Programs = field(default_factory=Programs)
 
     def slots(self, package: str) -> Slots:
         """The package's two slots."""
         return Slots(self.state_dir, package)
 
+    def content(self, part: Part) -> Path:
+        """The directory in which the part's content stands."""
+        slot = self.slots(part.release.package).path(part.slot)
+        return slot / part.target.part if part.target.part else slot
+
+    def backup(self, part: PartId) -> Backup:
+        """What is kept of the system for the way back from this part."""
+        name = check_id(part.part, "part") if part.part else "-"
+        place = self.state_dir / "backup" / check_id(part.package, "package") / f"{part.kind}.{name}"
+        return Backup(self.system_root, place)
+
     @property
     def cache(self) -> Path:
         """Where downloaded artifacts are, by digest."""
         return self.state_dir / "cache"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A release's targets of one kind, in one slot."""
-
-    release: PlannedRelease
-    targets: tuple[PlannedTarget, ...]
-    slot: SlotName
-
-    @property
-    def package(self) -> str:
-        """The release's package."""
-        return self.release.package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,25 +95,29 @@ class Installer(Protocol):
 
     kind: Kind
 
-    def stage(self, part: Part) -> None:
-        """Refuse what can never be activated here. The slot holds the content; nothing is active yet."""
+    def stage(self, part: Part, *, irreversible: bool) -> None:
+        """Refuse what can never be activated here, or could not be undone, unless that is accepted.
+
+        The slot holds the content; nothing is active yet, and nothing outside the slot changes.
+        """
+
+    def quiet(self, part: PartId) -> None:
+        """What runs of the part is stopped, and does not start by itself until it is activated or reverted."""
 
     def activate(self, part: Part) -> None:
-        """Back up, stop what runs, switch to the slot, start."""
+        """Back up, put into place, start. The slot is active already."""
+
+    def retire(self, part: Part) -> None:
+        """Back up and take out of the system what the release that is left has of its own."""
 
     def check(self, part: Part) -> Verdict:
-        """Ask the active release once how it is."""
+        """Ask the active part once how it is."""
 
-    def commit(self, part: Part) -> None:
+    def commit(self, part: PartId) -> None:
         """Drop what only `revert` would have needed."""
 
-    def revert(self, package: str, back: Part | None) -> None:
-        """Undo everything of this kind; then run `back`, the part of the previous release, if it had one.
+    def revert(self, part: PartId, back: Part | None) -> None:
+        """Undo what `activate` or `retire` did of this part; then run `back`, the previous release's, if it had one.
 
         The slot that `back` names is active already, or none is.
         """
-
-
-def health_check(part: Part) -> HealthCheck | None:
-    """The first check that one of the part's targets names."""
-    return next((target.install.check for target in part.targets if target.install.check is not None), None)

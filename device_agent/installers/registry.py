@@ -1,45 +1,53 @@
-"""Which installer takes which kind."""
+"""Which installer takes which kind, and in which order the parts of a release go."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.files import FilesInstaller
-from device_agent.installers.port import Device, Installer, Part
+from device_agent.installers.port import Device, Installer, Part, PartId
 from device_agent.installers.service import ServiceInstaller
 from device_agent.installers.slots import SlotName
 from device_agent.settings import AgentSettings
 from device_agent.supervisor.supervisor import Supervisor
+from fleet_protocol.catalogue import Kind
 from fleet_protocol.errors import InstallError
 
-INSTALLERS: Final[Mapping[str, Callable[[Device], Installer]]] = {
+INSTALLERS: Final[Mapping[Kind, Callable[[Device], Installer]]] = {
     "files": FilesInstaller,
     "service": ServiceInstaller,
 }
+ORDER: Final[tuple[Kind, ...]] = ("package", "driver", "files", "service", "image", "agent")
+"""What others need comes first: a service may use a package, a driver and files. The way back is the reverse."""
 
 
 def device_of(settings: AgentSettings) -> Device:
     """What installers use, of this device."""
-    supervisor = Supervisor(settings.state_dir)
-    return Device(state_dir=settings.state_dir, variables=settings.variables, supervisor=supervisor)
+    return Device(
+        state_dir=settings.state_dir,
+        variables=settings.variables,
+        supervisor=Supervisor(settings.state_dir),
+        system_root=settings.system_root,
+    )
 
 
 def parts_of(release: PlannedRelease, slot: SlotName) -> tuple[Part, ...]:
-    """The release's parts, one per kind, in the order in which its targets name the kinds."""
-    kinds = dict.fromkeys(target.kind for target in release.targets)
-    return tuple(
-        Part(release=release, slot=slot, targets=tuple(target for target in release.targets if target.kind == kind))
-        for kind in kinds
-    )
+    """The release's parts in the order of their activation."""
+    targets = sorted(release.targets, key=lambda target: ORDER.index(target.kind))
+    return tuple(Part(release=release, target=target, slot=slot) for target in targets)
+
+
+def in_order(parts: Iterable[PartId]) -> tuple[PartId, ...]:
+    """Each part once, in the order of activation."""
+    return tuple(sorted(dict.fromkeys(parts), key=lambda part: ORDER.index(part.kind)))
 
 
 def installer_of(part: Part, device: Device) -> Installer:
     """The part's installer, or InstallError `unsupported`."""
-    kind = part.targets[0].kind
-    return installer_of_kind(kind, device)
+    return installer_of_kind(part.target.kind, device)
 
 
-def installer_of_kind(kind: str, device: Device) -> Installer:
+def installer_of_kind(kind: Kind, device: Device) -> Installer:
     """The installer of a kind, or InstallError `unsupported`."""
     make = INSTALLERS.get(kind)
     if make is None:

@@ -16,7 +16,7 @@ from fleet_protocol.errors import ProtocolError
 
 
 def unpack(artifact: Path, target: PlannedTarget, raw_name: str, writer: TreeWriter, lane: HashLane) -> None:
-    """Write the target's content; a `raw` one becomes the file `raw_name`.
+    """Write the target's content, that of a part below a directory of its name; a `raw` one is the file `raw_name`.
 
     Raises ProtocolError `digest`, `format` or `archive`, with part of the content written, and OSError.
     """
@@ -38,7 +38,14 @@ def _unpack_raw(source: VerifiedFile, target: PlannedTarget, name: str, writer: 
     if (target.unpacked_size, target.unpacked_files) != (target.length, 1):
         raise ProtocolError("format", "a raw artifact unpacks to itself")
     mode = 0o755 if target.kind == "service" else 0o644
-    writer.file(name, mode, target.length, _blocks(source), digest=target.sha256)
+    writer.file(_prefix(target, writer) + name, mode, target.length, _blocks(source), digest=target.sha256)
+
+
+def _prefix(target: PlannedTarget, writer: TreeWriter) -> str:
+    if not target.part:
+        return ""
+    writer.directory(target.part)
+    return f"{target.part}/"
 
 
 def _blocks(source: VerifiedFile) -> Iterator[memoryview]:
@@ -51,14 +58,14 @@ def _unpack_archive(source: VerifiedFile, target: PlannedTarget, writer: TreeWri
     from device_agent.installers.zstd_frame import unpack_frame  # noqa: PLC0415
 
     stream = TarStream(unpack_frame(source))
-    files, size = 0, 0
+    files, size, prefix = 0, 0, _prefix(target, writer)
     for member in stream.members():
         files, size = files + 1, size + member.size
         if files > target.unpacked_files or size > target.unpacked_size:
             raise ProtocolError("archive", "the archive unpacks to more than is signed")
         if member.directory:
-            writer.directory(member.name)
+            writer.directory(prefix + member.name)
         else:
-            writer.file(member.name, member.mode, member.size, stream.content())
+            writer.file(prefix + member.name, member.mode, member.size, stream.content())
     if (files, size) != (target.unpacked_files, target.unpacked_size):
         raise ProtocolError("archive", f"{files} members of {size} bytes are not the numbers that are signed")

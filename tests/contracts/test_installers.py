@@ -1,14 +1,13 @@
 """What every installer keeps, whatever its kind: the rules of device_agent/installers/port.py."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_agent.core.plan import PlannedRelease
-from device_agent.installers.registry import INSTALLERS, device_of, installer_of, parts_of
+from device_agent.installers.registry import INSTALLERS, ORDER, device_of, installer_of, parts_of
 from fleet_protocol.catalogue import KINDS
 from fleet_protocol.errors import InstallError
 from fleet_protocol.install import HealthCheck
@@ -40,13 +39,18 @@ def extra(version: int) -> Any:
 
 
 def release(kinds: tuple[str, ...], version: int, check: HealthCheck | None = None) -> PlannedRelease:
-    """One target for each kind; the first holds the program."""
-    contents = [ARTIFACTS[version], extra(version)]
+    """One part for each kind; where there are two, the service holds the program."""
+    several = len(kinds) > 1
     targets = [
         planned_target(
-            contents[place], kind=kind, run=("bin/run",) if kind == "service" else (), check=check, path=f"app/1/{kind}"
+            extra(version) if several and kind != "service" else ARTIFACTS[version],
+            kind=kind,
+            run=("bin/run",) if kind == "service" else (),
+            check=check if kind == "service" or not several else None,
+            path=f"app/1/{kind}",
+            part=kind if several else "",
         )
-        for place, kind in enumerate(kinds)
+        for kind in kinds
     ]
     found: PlannedRelease = planned_release(*targets, version=f"{version}.0", counter=version)
     return found
@@ -57,9 +61,11 @@ def stage(device: DeviceUnderTest, wanted: PlannedRelease, slot: Any, active: An
     return str(device.run("stage", release=wanted, slot=slot, active=active)["tree"])
 
 
-def installed(device: DeviceUnderTest, wanted: PlannedRelease, slot: Any, previous: Any) -> str:
+def installed(
+    device: DeviceUnderTest, wanted: PlannedRelease, slot: Any, previous: Any, before: PlannedRelease | None = None
+) -> str:
     tree = stage(device, wanted, slot, previous)
-    device.run("activate", release=wanted, slot=slot, previous=previous, tree=tree)
+    device.run("activate", release=wanted, slot=slot, previous=previous, before=before, tree=tree)
     return tree
 
 
@@ -70,11 +76,12 @@ def runs(device: DeviceUnderTest, kinds: tuple[str, ...], slot: Any, version: in
     if version is None:
         assert statuses == ()
         return
-    assert (device.slot(slot) / "version").read_bytes() == b"%d" % version
+    home = device.slot(slot) / "service" if len(kinds) > 1 else device.slot(slot)
+    assert (home / "version").read_bytes() == b"%d" % version
     if "service" in kinds:
         (status,) = statuses
         assert (status.running, status.version) == (True, f"{version}.0")
-        assert str(Path(f"/proc/{status.pid}/cwd").readlink()) == str(device.slot(slot))
+        assert str(Path(f"/proc/{status.pid}/cwd").readlink()) == str(home)
     else:
         assert statuses == ()
 
@@ -113,9 +120,9 @@ def test_activating_again_leaves_the_running_process_alone(device: DeviceUnderTe
 def test_staging_activates_nothing_and_touches_nothing_active(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
     """Rule 2 and attack B12: all is staged and verified before any of it is active."""
     installed(device, release(kinds, 1), "a", None)
-    before = read_tree(device.slot("a")), device.supervisor.list()[:1] and device.supervisor.status("app").pid
+    before = read_tree(device.slot("a")), [status.pid for status in device.supervisor.list()]
     stage(device, release(kinds, 2), "b", "a")
-    after = read_tree(device.slot("a")), device.supervisor.list()[:1] and device.supervisor.status("app").pid
+    after = read_tree(device.slot("a")), [status.pid for status in device.supervisor.list()]
     assert after == before
     runs(device, kinds, "a", 1)
 
@@ -146,7 +153,7 @@ def test_a_package_may_change_its_kind_and_go_back(device: DeviceUnderTest, befo
     """Rule 3: the way back is known from the disk."""
     tree = installed(device, release((before,), 1), "a", None)
     device.run("commit", release=release((before,), 1), slot="a")
-    installed(device, release((after,), 2), "b", "a")
+    installed(device, release((after,), 2), "b", "a", before=release((before,), 1))
     runs(device, (after,), "b", 2)
     device.run("revert", package="app", slot="b", previous="a", release=release((before,), 1), tree=tree)
     runs(device, (before,), "a", 1)
@@ -223,23 +230,29 @@ def test_the_signed_check_decides(device: DeviceUnderTest, kinds: tuple[str, ...
         assert device.run("check", release=wanted, slot="a")["code"] == code
 
 
-def test_two_programs_in_one_release_are_unsupported(device: DeviceUnderTest) -> None:
-    wanted = release(("service", "files"), 1)
-    wanted = replace(wanted, targets=tuple(replace(target, kind="service") for target in wanted.targets))
-    wanted = replace(
-        wanted,
-        targets=tuple(replace(target, install=replace(target.install, exec=("bin/run",))) for target in wanted.targets),
-    )
-    put_in_cache(device.state_dir, *ARTIFACTS.values(), extra(1))
-    assert device.refused("stage", release=wanted, slot="a", active=None).code == "unsupported"
+def test_a_release_may_run_two_programs(device: DeviceUnderTest) -> None:
+    targets = [
+        planned_target(ARTIFACTS[1], kind="service", run=("bin/run",), part=part, path=f"app/1/{part}")
+        for part in ("web", "worker")
+    ]
+    wanted = planned_release(*targets)
+    installed(device, wanted, "a", None)
+    assert [(status.name, status.running) for status in device.supervisor.list()] == [
+        ("app-web", True),
+        ("app-worker", True),
+    ]
+    device.run("revert", package="app", slot="a", previous=None, release=None, tree=None)
+    assert device.supervisor.list() == ()
 
 
-def test_parts_are_in_the_order_of_the_targets(device: DeviceUnderTest) -> None:
+def test_what_others_need_is_activated_first(device: DeviceUnderTest) -> None:
+    """Rule 2: by kind, whatever the order of the targets."""
     for kinds in MIXED:
         parts = parts_of(release(kinds, 1), "a")
-        assert tuple(part.targets[0].kind for part in parts) == kinds
+        assert tuple(part.target.kind for part in parts) == ("files", "service")
         made = [installer_of(part, device_of(device.settings)).kind for part in parts]
-        assert tuple(made) == kinds
+        assert tuple(made) == ("files", "service")
+    assert set(ORDER) == set(KINDS)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def planned_target(
     check: HealthCheck | None = None,
     stop_s: int = 5,
     path: str = "app/1/any.tar.zst",
+    part: str = "",
 ) -> PlannedTarget:
     """The target that the catalogue would list for the artifact."""
     return PlannedTarget(
@@ -141,6 +142,7 @@ def planned_target(
         unpacked_files=artifact.unpacked_files,
         install=Install(exec=tuple(run), stop_s=stop_s, check=check),
         urls=tuple(urls),
+        part=part,
     )
 
 

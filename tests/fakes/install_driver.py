@@ -21,6 +21,9 @@ from device_agent.supervisor.supervisor import Supervisor
 from device_agent.worker.context import WorkerContext
 from fleet_protocol.errors import FleetError, error_of
 
+_USUAL: Mapping[str, Mapping[str, Any]] = {"stage": {"irreversible": False}, "activate": {"before": None}}
+"""What a test leaves out where it does not matter to it."""
+
 
 @dataclass
 class DeviceUnderTest:
@@ -49,13 +52,13 @@ class DeviceUnderTest:
         """The operation in this process; its errors are raised."""
         context = WorkerContext(settings=self.settings, want=lambda _: None, progress=self.progress.append)
         module = import_module(f"device_agent.installers.ops.{op}")
-        result: dict[str, Any] = module.run(json.loads(json.dumps(_plain(args))), context)
+        result: dict[str, Any] = module.run(json.loads(json.dumps(_plain({**_USUAL.get(op, {}), **args}))), context)
         return result
 
     def work(self, op: str, *, crash_at: str | None = None, **args: Any) -> dict[str, Any] | None:
         """The operation in a worker process; None where it died, its error raised where it answered with one."""
         environment = dict(os.environ) | ({ENVIRONMENT: crash_at} if crash_at else {})
-        request = {"op": op, "args": _plain(args), "config": str(self.root / "agent.toml")}
+        request = {"op": op, "args": _plain({**_USUAL.get(op, {}), **args}), "config": str(self.root / "agent.toml")}
         command = [sys.executable, "-m", "device_agent.worker"]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:

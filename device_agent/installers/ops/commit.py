@@ -9,7 +9,7 @@ from device_agent.core.plan import PlannedRelease
 from device_agent.installers.attempt_note import AttemptNote
 from device_agent.installers.cache import empty_cache
 from device_agent.installers.crash import crash_point
-from device_agent.installers.registry import device_of, installer_of, parts_of
+from device_agent.installers.registry import device_of, in_order, installer_of_kind, parts_of
 from device_agent.worker.context import WorkerContext
 
 
@@ -18,11 +18,12 @@ def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
     release = from_json(PlannedRelease, args["release"])
     device = device_of(context.settings)
     with storing(f"committing {release.package}"):
-        for part in parts_of(release, args["slot"]):
-            installer_of(part, device).commit(part)
+        note = AttemptNote(device.state_dir, release.package)
+        for part in in_order((*note.read(), *(part.id for part in parts_of(release, args["slot"])))):
+            installer_of_kind(part.kind, device).commit(part)
         crash_point("commit.before_cache")
         empty_cache(device.cache)
         crash_point("commit.after_cache")
-        AttemptNote(device.state_dir, release.package).drop()
+        note.drop()
         crash_point("commit.after_note")
     return {}

@@ -25,9 +25,11 @@ _ENTRY_BYTES: Final = 4_096
 
 
 def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
-    """`{"release", "slot", "active"}` -> `{"tree"}`: the slot holds the release, synced, and this is its digest.
+    """`{"release", "slot", "active", "irreversible"}` -> `{"tree"}`: the slot holds the release, synced.
 
-    Raises InstallError `occupied` for the active slot, whoever says so. What fails gives the slot's space back.
+    `tree` is the digest of what was written. `irreversible` says that the operator accepts a release that this device
+    could not go back from. Raises InstallError `occupied` for the active slot, whoever says so. What fails gives the
+    slot's space back.
     """
     release = from_json(PlannedRelease, args["release"])
     slot: SlotName = args["slot"]
@@ -45,7 +47,7 @@ def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
                 slots.begin(slot, _content(release))
                 tree = _fill(device, release, slot)
             for installer, part in installers:
-                installer.stage(part)
+                installer.stage(part, irreversible=args["irreversible"])
         except (FleetError, OSError):
             slots.clear(slot)
             raise

@@ -84,6 +84,7 @@ class World:
             clock=clock,
             log=quiet_log(),
             boot="boot-1",
+            kernel="6.1.0-test",
         )
         record = self.journal.load()
         record = record if record.device else Record(device="node-1")

@@ -1,11 +1,13 @@
-"""What the machine chooses, and why it does nothing: rules R3 to R6, R17, R23."""
+"""What the machine chooses, and why it does nothing: rules R3 to R6, R17, R23, R26, R27."""
 
 from dataclasses import replace
 
 import pytest
 
 from device_agent.core.effects import Activate, Fetch
-from device_agent.core.events import Accepted, Assigned, Ticked
+from device_agent.core.events import Accepted, Assigned, Started, Ticked
+from device_agent.core.plan import PlannedRelease
+from fleet_protocol.install import Driver
 from fleet_protocol.manifest import Window, bucket
 from tests.unit.device_core.plans import DEVICE, PACKAGE, WALL_S, Bench, deployment, plan, release
 
@@ -260,3 +262,64 @@ def test_r23_a_deployment_of_what_is_installed_is_adopted_once() -> None:
     bench.prove()
     bench.wait(0)
     assert bench.record.why == "failed before: withdrawn", "R18: the older deployment does not bring it back"
+
+
+def _driver(counter: int, *kernels: str) -> PlannedRelease:
+    found = release(counter, "my-driver", check=False)
+    driver = Driver(module="my_driver", kernels=kernels, load=True)
+    install = replace(found.targets[0].install, exec=(), driver=driver)
+    return replace(found, targets=(replace(found.targets[0], kind="driver", install=install),))
+
+
+def test_r26_a_driver_for_another_kernel_is_not_begun() -> None:
+    bench = Bench()
+    bench.send(Started, kernel="6.1.0-31-arm64")
+    other = deployment(12, "d-1", release=_driver(12, "6.1.0-30-arm64"))
+    assert bench.accept(1, other) == ()
+    assert bench.record.why == "kernel: my_driver is not built for 6.1.0-31-arm64"
+    assert bench.record.failures == {}
+    fitting = deployment(13, "d-2", release=_driver(13, "6.1.0-30-arm64", "6.1.0-31-arm64"))
+    assert bench.accept(2, fitting) == (Fetch(),)
+
+
+def test_r26_an_attempt_is_given_up_where_another_kernel_was_booted() -> None:
+    bench = Bench()
+    bench.send(Started, kernel="6.1.0-30-arm64")
+    bench.accept(1, deployment(12, "d-1", release=_driver(12, "6.1.0-30-arm64")))
+    bench.send(Started, kernel="6.1.0-31-arm64")
+    assert bench.record.stage == "idle"
+    (outcome,) = [(a.outcome, a.code) for a in bench.reports if a is not None and a.outcome is not None]
+    assert outcome == ("abandoned", "kernel")
+
+
+def test_r26_a_recall_does_not_go_back_to_a_driver_for_another_kernel() -> None:
+    bench = Bench()
+    bench.send(Started, kernel="6.1.0-31-arm64")
+    both = _driver(12, "6.1.0-30-arm64", "6.1.0-31-arm64")
+    bench.install(1, deployment(12, "d-1", release=both))
+    old = _driver(11, "6.1.0-30-arm64")
+    recalled = deployment(12, "d-1", release=both, state="recalled", fallback=old)
+    assert bench.accept(2, recalled) == ()
+    assert bench.record.why == "recalled, but kernel: my_driver is not built for 6.1.0-31-arm64"
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_r27_an_attempt_says_whether_a_way_back_is_needed(accepted: bool) -> None:
+    bench = Bench()
+    bench.accept(1, deployment(12, irreversible=accepted))
+    assert bench.attempt.irreversible is accepted
+
+
+def test_r27_want_of_a_way_back_is_forgiven_once_the_operator_needs_none() -> None:
+    bench = Bench()
+    bench.accept(1, deployment(12))
+    bench.to("installing")
+    bench.fail("no-way-back")
+    assert bench.wait(10_000) == ()
+    assert bench.record.why == "failed before: no-way-back"
+    assert bench.accept(2, deployment(12, irreversible=True)) == (Fetch(),)
+    assert bench.attempt.number == 2
+    bench.to("installing")
+    bench.fail("dependencies")
+    assert bench.wait(10_000) == ()
+    assert bench.record.why == "failed before: dependencies"

@@ -1,0 +1,131 @@
+"""What an installer changes outside the slots, as it was before: copies with their hashes, and the way back.
+
+Rules
+1. A path is kept before it is changed, and only once: what is kept is what stood there before the attempt.
+2. Nothing is believed to be kept before its copy and the list that names it are durable.
+3. `restore` puts back exactly what was kept: content, mode, owner, a link's text, or nothing where nothing was. A copy
+   that is not what was kept is not put back (attack B11).
+4. Each call may come twice, and after a kill at any instant; the list is dropped last.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from device_agent.adapters.files import make_dir, read_optional, remove, remove_tree, write_atomic
+from device_agent.installers.crash import crash_point
+from device_agent.installers.system_files import SystemFiles
+from fleet_protocol.errors import InstallError
+
+_LIST_MOST: Final = 256 * 1024
+_FILE_MOST: Final = 256 * 1024 * 1024
+_LIST: Final = "kept.json"
+
+
+class Backup:
+    """One part's backup in one directory. Paths are the system's own, absolute. Errors of the disk come as OSError."""
+
+    def __init__(self, system_root: Path, place: Path) -> None:
+        self._system, self._place = SystemFiles(system_root), place
+
+    @property
+    def facts(self) -> Mapping[str, Any] | None:
+        """What the installer wrote down of how things were; None where no attempt is under way."""
+        facts = self._read().get("facts")
+        return facts if isinstance(facts, dict) else None
+
+    def note(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write down how things were, durably, unless that was done before; returns what stands there now."""
+        kept = self._read()
+        if not isinstance(kept.get("facts"), dict):
+            self._write(kept | {"facts": dict(facts)})
+            crash_point("backup.after_note")
+            return facts
+        found: Mapping[str, Any] = kept["facts"]
+        return found
+
+    def keep(self, path: str) -> None:
+        """Rules 1 and 2: the path may be changed from now on. Raises InstallError `occupied` for a directory."""
+        kept = self._read()
+        files = dict(kept.get("files", {}))
+        if path in files:
+            return
+        files[path] = self._copy(path, str(len(files)))
+        crash_point("backup.after_copy")
+        self._write(kept | {"files": files})
+        crash_point("backup.after_list")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What was kept, in that order."""
+        return tuple(self._read().get("files", {}))
+
+    def kept(self, path: str) -> bytes | None:
+        """The content that stood at this path, or None where there was no file. Raises InstallError `altered`."""
+        entry = self._read().get("files", {}).get(path)
+        return self._content(path, entry) if entry is not None and entry["kind"] == "file" else None
+
+    def restore(self) -> None:
+        """Rule 3, for every path that was kept, the last first."""
+        files = self._read().get("files", {})
+        contents = {path: self._content(path, entry) for path, entry in files.items() if entry["kind"] == "file"}
+        for path, entry in reversed(files.items()):
+            if entry["kind"] == "absent":
+                self._system.remove(path)
+            elif entry["kind"] == "link":
+                self._system.link(path, entry["target"])
+            else:
+                self._system.write(path, contents[path], mode=entry["mode"], owner=(entry["uid"], entry["gid"]))
+            crash_point("backup.after_restore")
+
+    def drop(self) -> None:
+        """Nothing is kept any more."""
+        if self._place.is_dir():
+            remove(self._place / _LIST)
+            crash_point("backup.after_drop")
+            remove_tree(self._place)
+
+    def _copy(self, path: str, name: str) -> Mapping[str, Any]:
+        place = self._system.place(path)
+        try:
+            status = place.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return {"kind": "absent"}
+        if stat.S_ISLNK(status.st_mode):
+            return {"kind": "link", "target": os.readlink(place)}  # noqa: PTH115 - the text itself is wanted
+        if not stat.S_ISREG(status.st_mode):
+            raise InstallError("occupied", f"{path} is neither a file nor a link")
+        data = read_optional(place, _FILE_MOST)
+        if data is None:
+            return {"kind": "absent"}
+        make_dir(self._place)
+        write_atomic(self._place / name, data)
+        digest = hashlib.sha256(data).hexdigest()
+        mode = stat.S_IMODE(status.st_mode)
+        return {
+            "kind": "file",
+            "copy": name,
+            "sha256": digest,
+            "mode": mode,
+            "uid": status.st_uid,
+            "gid": status.st_gid,
+        }
+
+    def _content(self, path: str, entry: Mapping[str, Any]) -> bytes:
+        data = read_optional(self._place / PurePosixPath(entry["copy"]).name, _FILE_MOST)
+        if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise InstallError("altered", f"the backup of {path} is not what was kept")
+        return data
+
+    def _read(self) -> dict[str, Any]:
+        data = read_optional(self._place / _LIST, _LIST_MOST)
+        value = {} if data is None else json.loads(data)
+        return value if isinstance(value, dict) else {}
+
+    def _write(self, kept: Mapping[str, Any]) -> None:
+        make_dir(self._place)
+        write_atomic(self._place / _LIST, json.dumps(kept).encode())

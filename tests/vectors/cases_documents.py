@@ -36,6 +36,8 @@ def payload_cases() -> Iterator[tuple[str, Json]]:
     yield "good-pretty", pretty
     window = _changed(MANIFEST, "deployments.0.window", {"start_min": 1_320, "end_min": 240})
     yield "good-window", _payload("a window over midnight", window, summary)
+    forced = _changed(MANIFEST, "deployments.0", DEPLOYMENT | {"irreversible": True})
+    yield "good-irreversible", _payload("an optional member: no way back is needed", forced, summary)
     recalled = _changed(MANIFEST, "deployments.0.state", "recalled")
     yield "good-recalled", _payload("a recall", recalled, summary)
     for name, (path, new, code, what) in _WRONG.items():
@@ -75,6 +77,7 @@ _WRONG: dict[str, tuple[str, Any, str, str]] = {
     "issued-offset": ("issued", "2026-11-23T06:00:00+00:00", "schema", "times end in Z"),
     "issued-fraction": ("issued", "2026-11-23T06:00:00.0Z", "schema", "times have whole seconds"),
     "expires-first": ("expires", "2026-11-23T05:00:00Z", "schema", "expires before it was issued"),
+    "irreversible-text": ("deployments.0.irreversible", "yes", "schema", "a text is no boolean"),
     "state-unknown": ("deployments.0.state", "paused", "schema", "an unknown state (A28)"),
     "share-above": ("deployments.0.share_bp", 10_001, "schema", "more than everybody"),
     "share-float": ("deployments.0.share_bp", 5.5, "schema", "shares are whole basis points"),
@@ -121,6 +124,54 @@ INFO: Json = {
 }
 
 
+UNIT: Json = {"name": "my-service.service", "file": "units/my.service", "scope": "system", "enable": True}
+DRIVER: Json = {"module": "my_driver", "kernels": ["6.1.0-30-arm64", "6.1.0-31-arm64"], "load": True}
+PACKAGE: Json = {
+    "name": "my-tool",
+    "version": "1:2.0-1~rc1",
+    "architecture": "arm64",
+    "sha256": "ab" * 32,
+    "file": None,
+}
+_NOTHING_RUNS: Json = {"exec": [], "stop_s": 10, "check": None}
+
+
+def _installing(kind: str, **members: Any) -> Json:
+    return INFO | {"kind": kind, "install": _NOTHING_RUNS | members}
+
+
+def _optional_cases() -> Iterator[tuple[str, Json]]:
+    """Members that may be left out."""
+    done = ok(package="my-service", counter=12)
+    yield "good-part", {"what": "one part of a release", "custom": INFO | {"part": "web"}, "expect": done}
+    good = {
+        "unit": _installing("service", unit=UNIT),
+        "driver": _installing("driver", driver=DRIVER),
+        "packages": _installing("package", packages=[PACKAGE, PACKAGE | {"name": "other", "file": "a/b.deb"}]),
+        "dependencies": _installing("package", packages=[PACKAGE], dependencies="repository"),
+    }
+    for name, custom in good.items():
+        yield f"good-{name}", {"what": f"an artifact with {name}", "custom": custom, "expect": done}
+    rows: dict[str, tuple[Json, str]] = {
+        "part-upper": (INFO | {"part": "Web"}, "a part's name is an id"),
+        "unit-path": (_installing("service", unit=UNIT | {"name": "../my.service"}), "a unit's name is no path (B14)"),
+        "unit-socket": (_installing("service", unit=UNIT | {"name": "my.socket"}), "a unit that is no service"),
+        "unit-file": (_installing("service", unit=UNIT | {"file": "../my.service"}), "a file outside (B6)"),
+        "unit-scope": (_installing("service", unit=UNIT | {"scope": "root"}), "an unknown scope (A28)"),
+        "unit-null": (_installing("service", unit=UNIT | {"enable": None}), "enable is true or false"),
+        "driver-dash": (_installing("driver", driver=DRIVER | {"module": "my-driver"}), "modules are spelt with _"),
+        "driver-kernel": (_installing("driver", driver=DRIVER | {"kernels": ["../x"]}), "a kernel is no path (B14)"),
+        "driver-no-kernel": (_installing("driver", driver=DRIVER | {"kernels": []}), "built for no kernel"),
+        "packages-twice": (_installing("package", packages=[PACKAGE, PACKAGE]), "one package twice"),
+        "package-option": (_installing("package", packages=[PACKAGE | {"name": "-i"}]), "no option (B14)"),
+        "package-version": (_installing("package", packages=[PACKAGE | {"version": "2.0 /x"}]), "no argument (B14)"),
+        "package-file": (_installing("package", packages=[PACKAGE | {"file": "/x.deb"}]), "a file outside (B6)"),
+        "dependencies": (_installing("package", dependencies="any"), "an unknown word (A28)"),
+    }
+    for name, (custom, what) in rows.items():
+        yield name, {"what": what, "custom": custom, "expect": refused("schema")}
+
+
 def targetinfo_cases() -> Iterator[tuple[str, Json]]:
     done = ok(package="my-service", counter=12)
     yield "good", {"what": "a service", "custom": INFO, "expect": done}
@@ -143,6 +194,7 @@ def targetinfo_cases() -> Iterator[tuple[str, Json]]:
     }
     for name, (path, new, what) in rows.items():
         yield name, {"what": what, "custom": _changed(INFO, path, new), "expect": refused("schema")}
+    yield from _optional_cases()
 
 
 def match_cases() -> Iterator[tuple[str, Json]]:
@@ -176,9 +228,29 @@ def match_cases() -> Iterator[tuple[str, Json]]:
     runtime = INFO | {"package": "runtime", "version": "1", "counter": 1}
     both = needs | {"runtime/1/aarch64.tar.zst": {"length": 1, "sha256": "ef" * 32, "custom": runtime}}
     yield "good-requires", case("a dependency that is listed", done, catalogue=both)
+    yield from _part_cases(base)
     what = "the catalogue describes it in words that are not known (A28)"
     strange = {path: entry | {"custom": INFO | {"kind": "script"}}}
     yield "unknown-kind", case(what, refused("schema"), catalogue=strange)
+
+
+def _part_cases(base: Json) -> Iterator[tuple[str, Json]]:
+    """Several artifacts of one release for one class."""
+    paths = ["my-service/1.2.0/driver/aarch64.tar.zst", "my-service/1.2.0/web/aarch64.tar.zst"]
+    targets = [{"path": path, "length": 123, "sha256": "ab" * 32} for path in paths]
+
+    def case(what: str, parts: list[str], expect: Json) -> Json:
+        infos = [INFO | ({"part": part} if part else {}) for part in parts]
+        listed = {
+            path: {"length": 123, "sha256": "ab" * 32, "custom": info} for path, info in zip(paths, infos, strict=True)
+        }
+        return {"what": what} | base | {"deployment": DEPLOYMENT | {"targets": targets}, "catalogue": listed} | expect
+
+    yield "good-parts", case("two parts of one release", ["driver", "web"], {"expect": ok(paths=paths)})
+    refusal = {"expect": refused("mismatch")}
+    yield "parts-same", case("two artifacts for one class under one name", ["web", "web"], refusal)
+    yield "parts-unnamed", case("two artifacts for one class, one without a name", ["", "web"], refusal)
+    yield "parts-none", case("two artifacts for one class without names", ["", ""], refusal)
 
 
 def membership_cases() -> Iterator[tuple[str, Json]]:

@@ -13,6 +13,7 @@ from fleet_protocol import schema
 from fleet_protocol.catalogue import FORMATS, KINDS, TargetInfo
 from fleet_protocol.errors import CODES
 from fleet_protocol.fleet_role import parse_fleet_role
+from fleet_protocol.install import DebianPackage, Driver, Unit
 from fleet_protocol.manifest import Manifest
 from fleet_protocol.messages import (
     COMMANDS,
@@ -52,6 +53,9 @@ def test_the_other_examples_are_valid() -> None:
     assert schema.from_value(Heartbeat, value["heartbeat"])
     assert schema.from_value(Health, value["health"])
     assert schema.from_value(TargetInfo, value["targetinfo"])
+    assert schema.from_value(Unit, value["unit"])
+    assert schema.from_value(Driver, value["driver"])
+    assert [schema.from_value(DebianPackage, package) for package in value["packages"]]
     assert parse_fleet_role(value["x-fleet"]).fleet == "acme"
     assert all(type(number) is float for number in value["telemetry"].values())
     flat = value["state"]
@@ -64,7 +68,8 @@ def test_the_other_examples_are_valid() -> None:
 
 
 def test_every_example_is_looked_at() -> None:
-    assert EXAMPLES.keys() == {*DOCUMENTS, "heartbeat", "health", "targetinfo", "x-fleet", "telemetry", "state"}
+    others = {"heartbeat", "health", "targetinfo", "unit", "driver", "packages", "x-fleet", "telemetry", "state"}
+    assert EXAMPLES.keys() == {*DOCUMENTS, *others}
 
 
 @pytest.mark.parametrize("word", [*STAGES, *OUTCOMES, *COMMANDS, *KINDS, *FORMATS, *CODES])
@@ -74,9 +79,9 @@ def test_every_word_that_travels_is_there(word: str) -> None:
 
 def test_every_topic_has_its_content_and_every_link_its_heading() -> None:
     headings = {
-        re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
         for line in TEXT.splitlines()
-        if line.startswith("## ")
+        if line.startswith(("## ", "### "))
     }
     assert set(re.findall(r"\(#([a-z0-9-]+)\)", TEXT)) <= headings
     assert all(text for text in CONTENT.values())

@@ -12,6 +12,7 @@ from fleet_protocol.catalogue import TargetInfo, parse_floor
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.fleet_role import format_fleet_role, parse_fleet_role
 from fleet_protocol.install import HealthCheck, Install
+from fleet_protocol.payload import to_value
 from fleet_protocol.schema import from_value
 from tests.fakes.documents import IDS
 
@@ -30,6 +31,15 @@ INFO: dict[str, Any] = {
     "text": "",
 }
 CHECK = {"kind": "http", "target": "http://127.0.0.1:1/", "interval_s": 1, "timeout_s": 1, "failures": 1}
+
+
+def test_a_member_that_says_nothing_new_is_left_out() -> None:
+    """The bytes of what was signed before the member was added stay what they were."""
+    assert to_value(from_value(TargetInfo, INFO)) == INFO
+    more = INFO | {"part": "web", "install": INFO["install"] | {"dependencies": "repository"}}
+    assert to_value(from_value(TargetInfo, more)) == more
+    said = INFO | {"part": "", "install": INFO["install"] | {"unit": None, "packages": []}}
+    assert to_value(from_value(TargetInfo, said)) == INFO
 
 
 def test_the_example_is_valid() -> None:

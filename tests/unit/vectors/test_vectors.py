@@ -91,8 +91,8 @@ def _match(case: Json) -> Json:
     match = acceptance.match(deployment, _Catalogue(case), case["class"])
     if match.refusal is not None:
         raise ProtocolError(match.refusal, match.detail)
-    (part,) = match.parts
-    return {"path": part.target.path}
+    paths = [part.target.path for part in match.parts]
+    return {"path": paths[0]} if len(paths) == 1 else {"paths": paths}
 
 
 def _membership(case: Json) -> Json:

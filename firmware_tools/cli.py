@@ -120,6 +120,7 @@ def pack(
     check_failures: Annotated[int | None, typer.Option(help="Failures in a row that are too many.")] = None,
     stop_s: Annotated[int | None, typer.Option("--stop-s", help="Seconds the program gets to stop.")] = None,
     text: Annotated[str | None, typer.Option(help="What is new, for people.")] = None,
+    part: Annotated[str | None, typer.Option(help="Its name, where a release has several for one class.")] = None,
     level: Annotated[int, typer.Option(min=1, max=19, help="zstd level.")] = packing.LEVEL,
     as_json: AsJson = False,
 ) -> None:
@@ -129,11 +130,12 @@ def pack(
     check = dict(options.get("check", {})) if not (check_http or check_exec) else {}
     check |= _given(http=check_http, exec=check_exec)
     check |= _given(interval_s=check_interval_s, timeout_s=check_timeout_s, failures=check_failures)
-    given = _given(package=package, version=version, counter=counter, kind=kind, stop_s=stop_s, text=text)
+    given = _given(package=package, version=version, counter=counter, kind=kind, stop_s=stop_s, text=text, part=part)
     given |= _given(classes=device_class, exec=_words(exec_line), check=check or None)
     spec = pack_options.spec_of(options | given)
     suffix = "tar.zst" if tree.is_dir() else "raw"
-    place = out or Path(f"{spec.package}-{spec.version}-{'+'.join(sorted(spec.classes))}.{suffix}")
+    name = "-".join([spec.package, spec.version, *([spec.part] if spec.part else []), "+".join(sorted(spec.classes))])
+    place = out or Path(f"{name}.{suffix}")
     found = packing.pack(tree, place, spec, level=level)
     terminal = Terminal()
     if as_json:

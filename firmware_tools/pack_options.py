@@ -8,6 +8,7 @@ classes = ["x86_64", "aarch64"]
 exec = ["bin/serve", "--port", "${PORT}"]
 stop_s = 10
 text = "what is new, for people"
+part = "web"                         # only where a release has several artifacts for one class
 
 [check]
 http = "http://127.0.0.1:${PORT}/health"   # or exec = "bin/check"
@@ -44,6 +45,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "check": dict,
     "requires": list,
     "text": str,
+    "part": str,
 }
 _CHECK_DEFAULTS: Final = {"interval_s": 5, "timeout_s": 3, "failures": 3}
 
@@ -89,6 +91,7 @@ def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
             check=None if check is None else _check(check),
             requires=tuple(_requirement(item) for item in options.get("requires", [])),
             text=options.get("text", ""),
+            part=options.get("part", ""),
         )
     except ProtocolError as error:
         raise PolicyError("bad-request", error.detail) from None

@@ -42,6 +42,8 @@ class ReleaseSpec:
     check: HealthCheck | None = None
     requires: tuple[Requirement, ...] = ()
     text: str = ""
+    part: str = ""
+    """Its name among the artifacts of the release that are for one class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
             requires=spec.requires,
             install=Install(exec=spec.exec, stop_s=spec.stop_s, check=spec.check),
             text=spec.text,
+            part=spec.part,
         )
     except ProtocolError as error:
         raise PolicyError("bad-request", error.detail) from None

@@ -50,8 +50,9 @@ def root_lines(root: RootDocument, signed: RootDocument | None) -> list[str]:
 
 def release_lines(info: TargetInfo, length: int, sha256: str) -> list[str]:
     """One artifact: what it is, what it runs and how it is judged."""
+    part = f", part {info.part}" if info.part else ""
     lines = [
-        f"{info.package} {info.version}, counter {info.counter}, {info.kind}, for {', '.join(info.classes)}",
+        f"{info.package} {info.version}{part}, counter {info.counter}, {info.kind}, for {', '.join(info.classes)}",
         f"  sha256 {sha256}, {length} bytes, unpacks to {info.unpacked_size} bytes in {info.unpacked_files} members",
     ]
     if info.install.exec:

@@ -30,6 +30,7 @@ class ReleaseAnswer(BaseModel):
     version: str
     counter: int
     kind: str
+    kinds: list[str]
     classes: list[str]
     targets: list[TargetAnswer]
     text: str
@@ -41,7 +42,8 @@ class ReleaseAnswer(BaseModel):
             package=release.package,
             version=release.version,
             counter=release.counter,
-            kind=release.kind,
+            kind=release.kinds[0],
+            kinds=list(release.kinds),
             classes=list(release.classes),
             targets=[TargetAnswer(path=t.path, length=t.length, sha256=t.sha256) for t in release.targets],
             text=next((info.text for info in release.infos if info.text), ""),

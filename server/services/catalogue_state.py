@@ -18,7 +18,7 @@ from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
 from firmware_tools.metadata import entry, floors, read, read_targets
 from firmware_tools.root_chain import RootDocument, verify_chain
-from fleet_protocol.catalogue import Kind, TargetInfo
+from fleet_protocol.catalogue import KINDS, Kind, TargetInfo
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import Target
 
@@ -32,10 +32,15 @@ class Release:
     package: str
     version: str
     counter: int
-    kind: Kind
     targets: tuple[Target, ...]
     infos: tuple[TargetInfo, ...]
     """One for each of `targets`, in the same order."""
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of its parts, a service before what it may need."""
+        found = {info.kind for info in self.infos}
+        return tuple(kind for kind in KINDS if kind in found)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -159,13 +164,12 @@ def _releases(targets: Targets) -> tuple[Release, ...]:
 def _release(package: str, version: str, rows: Sequence[tuple[Target, TargetInfo]]) -> Release:
     infos = tuple(info for _, info in rows)
     first = infos[0]
-    if any((info.counter, info.kind) != (first.counter, first.kind) for info in infos):
-        raise ProtocolError("metadata", f"{package} {version} has targets of different counters or kinds")
+    if any(info.counter != first.counter for info in infos):
+        raise ProtocolError("metadata", f"{package} {version} has targets of different counters")
     return Release(
         package=package,
         version=version,
         counter=first.counter,
-        kind=first.kind,
         targets=tuple(target for target, _ in rows),
         infos=infos,
     )

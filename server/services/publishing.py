@@ -86,10 +86,10 @@ class Publishing:
 
     def _plan(self, work: Reads, request: UpdateRequest) -> _Plan:
         release = self._catalogue.release(request.package_name, request.package_version)
-        if release.kind != request.update_type:
+        if request.update_type not in release.kinds:
+            kinds = ", ".join(release.kinds)
             raise PolicyError(
-                "bad-request",
-                f"{release.package} {release.version} is of kind {release.kind}, not {request.update_type}",
+                "bad-request", f"{release.package} {release.version} is of kind {kinds}, not {request.update_type}"
             )
         return _Plan(group=_group_of(work, request), release=release, policy=request.policy())
 

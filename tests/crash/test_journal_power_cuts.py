@@ -1,9 +1,8 @@
 """A power cut at every call that the journal and the outbox make: what is found is exactly the old or the new state."""
 
 import os
-import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from device_agent.adapters.outbox import DiskOutbox
 from device_agent.core.machine import initial
 from device_agent.core.record import Failure, Record
 from fleet_protocol.errors import ProtocolError
-from tests.fakes.power_cuts import Disk, Recording, lay_out
+from tests.fakes.power_cuts import Recording, cuts
 
 
 def _records() -> list[Record]:
@@ -30,20 +29,6 @@ def _records() -> list[Record]:
     ]
 
 
-def _cuts(recording: Recording, scratch: Path) -> Iterator[tuple[int, Path]]:
-    """After each call, each state that a cut may leave there: the number of calls made, and the state directory."""
-    disk = Disk()
-    for made in range(len(recording.calls) + 1):
-        if made:
-            disk.play(recording.calls[made - 1])
-        for number, state in enumerate(disk.states()):
-            place = scratch / f"{made}-{number}"
-            place.mkdir(parents=True)
-            lay_out(state, recording.root, place)
-            yield made, place
-            shutil.rmtree(place)
-
-
 def test_every_power_cut_leaves_the_old_or_the_new_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = Recording(tmp_path / "device")
     recording.root.mkdir()
@@ -57,15 +42,15 @@ def test_every_power_cut_leaves_the_old_or_the_new_record(tmp_path: Path, monkey
             ended.append(len(recording.calls))
     history = [initial(""), *records]
     seen: set[int] = set()
-    cuts = 0
-    for made, place in _cuts(recording, tmp_path / "cuts"):
+    looked_at = 0
+    for made, place in cuts(recording):
         done = max(index for index, end in enumerate(ended) if end <= made)
         found = history.index(TinyJournal(place).load())
         assert found in (done, done + 1), f"after call {made} of {len(recording.calls)}: record {found}, saved {done}"
         seen.add(found)
-        cuts += 1
+        looked_at += 1
     assert seen == set(range(len(history)))
-    assert cuts > 2 * len(recording.calls)
+    assert looked_at > 2 * len(recording.calls)
 
 
 def test_a_device_goes_on_from_every_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +63,7 @@ def test_a_device_goes_on_from_every_power_cut(tmp_path: Path, monkeypatch: pyte
         for record in _records()[:2]:
             journal.save(record)
     newest = _records()[2]
-    for _, place in _cuts(recording, tmp_path / "cuts"):
+    for _, place in cuts(recording):
         TinyJournal(place).save(newest)
         assert TinyJournal(place).load() == newest
 
@@ -96,7 +81,7 @@ def test_every_power_cut_leaves_each_report_or_none_of_it(tmp_path: Path, monkey
             ended.append((len(recording.calls), ended[-1][1] | {counter}))
         outbox.done(1)
         ended.append((len(recording.calls), {2, 3}))
-    for made, place in _cuts(recording, tmp_path / "cuts"):
+    for made, place in cuts(recording):
         done = max(index for index, (end, _) in enumerate(ended) if end <= made)
         allowed = [counters for _, counters in ended[done : done + 2]]
         waiting = DiskOutbox(place).waiting()
@@ -121,7 +106,7 @@ def test_the_cuts_would_find_a_journal_that_does_not_sync(
         for record in _records()[:2]:
             journal.save(record)
     wrong = 0
-    for made, place in _cuts(recording, tmp_path / "cuts"):
+    for made, place in cuts(recording):
         if made == len(recording.calls):
             try:
                 wrong += TinyJournal(place).load() != _records()[1]

@@ -39,6 +39,7 @@ class LocalDesk:
         self._settings, self._services, self._link, self._clock = settings, services, link, clock
         self._announcer, self._documents, self._record, self._event = announcer, documents, record, event
         self._waiting: dict[str, Respond] = {}
+        self._asked = 0
 
     def handlers(self) -> Handlers:
         """What the local HTTP may ask."""
@@ -88,6 +89,7 @@ class LocalDesk:
         self._documents.hand_in(self._settings.topics.of(topics.MANIFEST, group=group), payload, judged)
 
     def _rollback(self, package: str | None, respond: Respond) -> None:
-        identity = f"{_LOCAL}{int(self._clock.wall_s() * 1000)}"
+        self._asked += 1
+        identity = f"{_LOCAL}{int(self._clock.wall_s() * 1000)}-{self._asked}"
         self._waiting[identity] = respond
         self._event(Commanded(at=self._clock.moment(), id=identity, name="rollback", package=package))

@@ -4,7 +4,8 @@
    CONNECT with a will): after any of these the next attempt uses the other version. What worked is remembered.
 2. The session outlives the connection (clean start false), and subscriptions are made again at every connect.
 3. Messages at QoS 1 wait, bounded, while there is no connection; of a retained topic only the newest. QoS 0 does not.
-4. After a loss the next attempt comes after a full-jitter backoff, which only a connection that lasted sets back.
+4. After a loss the next attempt comes after a full-jitter backoff, which only a connection that lasted sets back. Each
+   attempt in a row that comes to nothing makes the next one wait longer for answers: a slow link is no dead broker.
 """
 
 import random
@@ -84,6 +85,7 @@ class MqttLink:
                 self._log,
                 version=self._version,
                 proved=self._proved,
+                failures=self._failures,
                 answered=self._remember,
             )
             self._answered = False

@@ -26,9 +26,10 @@ from fleet_protocol.messages import OFFLINE, ONLINE
 
 LARGEST: Final = limits.TARGETS_SIZE + 64 * 1024
 """No packet beyond this reaches the agent: the largest document with its topic."""
-CONNECT_S: Final = 10.0
+_CONNECT_S: Final = 10.0
 _UNPROVED_S: Final = 2.0
 """How long a broker may take to answer CONNECT in a version of MQTT that it was never seen to speak."""
+_PATIENCE_MOST_S: Final = 60.0
 _SESSION_EXPIRY_S: Final = 7 * 24 * 3600
 _GOODBYE_S: Final = 2.0
 _SLACK_S: Final = 0.05
@@ -47,11 +48,18 @@ class Connection:
         *,
         version: int,
         proved: bool,
+        failures: int,
         answered: Callable[[], None],
     ) -> None:
-        """`answered` is called once the broker has spoken this MQTT version, whether or not it took the device."""
+        """`answered` is called once the broker has spoken this MQTT version, whether or not it took the device.
+
+        `failures` is how many connections in a row came to nothing: each makes this one more patient, because what
+        looks like a dead broker may be a slow link (RFC 6298 has TCP itself wait for seconds after one lost packet).
+        """
         self._settings, self._outgoing, self._listener, self._log = settings, outgoing, listener, log
-        self._connack_s = CONNECT_S if proved or settings.broker.tls else _UNPROVED_S
+        self._connect_s = _patience_s(_CONNECT_S, failures)
+        known = proved or settings.broker.tls
+        self._connack_s = self._connect_s if known else _patience_s(_UNPROVED_S, failures)
         self._availability = settings.topics.of(topics.AVAILABILITY, device=settings.device)
         self._unacknowledged: dict[int, Message] = {}
         self._answered = answered
@@ -81,7 +89,7 @@ class Connection:
 
     def _make_client(self, version: int) -> Client:
         client = _BoundedClient(self._settings.device, version, self._listener)
-        client.connect_timeout = CONNECT_S
+        client.connect_timeout = self._connect_s
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -211,6 +219,10 @@ class Connection:
     ) -> None:
         if any(reason.is_failure for reason in reasons):
             self._log.warning("subscription", "the broker refused one: this device will not hear of updates")
+
+
+def _patience_s(first_s: float, failures: int) -> float:
+    return float(min(_PATIENCE_MOST_S, first_s * 2.0 ** min(failures, 10)))
 
 
 class _BoundedClient(Client):

@@ -36,7 +36,8 @@ class Served:
 class FileServer:
     """Paths to serve, and what was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.paths: dict[str, Served] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.ended = threading.Event()
@@ -45,7 +46,7 @@ class FileServer:
         class Handler(_Handler):
             files = server
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer((host, 0), Handler)
         self._http.daemon_threads = False
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
         self._thread.start()
@@ -54,8 +55,8 @@ class FileServer:
     def port(self) -> int:
         return int(self._http.server_address[1])
 
-    def url(self, path: str = "/artifact", host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
+    def url(self, path: str = "/artifact", host: str | None = None) -> str:
+        return f"http://{host or self.host}:{self.port}{path}"
 
     def serve(self, data: bytes, path: str = "/artifact", **how: Any) -> str:
         """Serve these bytes at a path; returns the address."""

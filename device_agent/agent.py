@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from device_agent.announcer import Announcer
@@ -93,7 +93,7 @@ class Agent:
             ports.link,
             announcer=self._announcer,
             documents=self._documents,
-            record=lambda: self.record,
+            record=lambda: self._shown,
             event=self._driver.apply,
             clock=clock,
         )
@@ -102,6 +102,12 @@ class Agent:
     def record(self) -> Record:
         """What the agent remembers."""
         return self._driver.record
+
+    @property
+    def _shown(self) -> Record:
+        """What is said of the record: where it can not be written, why nothing goes on."""
+        trouble = self._driver.trouble
+        return self.record if trouble is None else replace(self.record, why=trouble)
 
     @property
     def handlers(self) -> Handlers:
@@ -129,7 +135,7 @@ class Agent:
         self._log.info("link", f"connected to {self._settings.broker.url}")
         self._documents.connected()
         self._pump.connected()
-        self._announcer.connected(self.record)
+        self._announcer.connected(self._shown)
 
     def lost(self, why: str) -> None:
         """The broker is gone."""
@@ -170,7 +176,7 @@ class Agent:
         self._driver.tick()
         self._documents.look()
         self._reporter.tend(self.record)
-        self._announcer.tend(self.record)
+        self._announcer.tend(self._shown)
         self._pump.tend()
 
     def _noted(self, happened: Event, before: Record) -> None:

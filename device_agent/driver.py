@@ -38,6 +38,8 @@ class Driver:
         self._step, self._journal, self._noted, self._act = step, journal, noted, act
         self._clock, self._log = clock, log
         self._backlog: deque[Event] = deque()
+        self.trouble: str | None = None
+        """Why the record can not be written, which holds up everything; None while it can."""
         self._save_again_s = 0.0
         self._ticked_s = 0.0
         self._draining = False
@@ -93,6 +95,8 @@ class Driver:
         try:
             self._journal.save(record)
         except (OSError, FleetError) as error:
+            self.trouble = f"{error}"[:1_000]
             self._log.error("journal", f"the record can not be written, nothing goes on before it is: {error}")
             return False
+        self.trouble = None
         return True

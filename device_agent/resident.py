@@ -25,9 +25,10 @@ from device_agent.inbox import Inbox
 from device_agent.intake import Intake
 from device_agent.local_api import LocalApi
 from device_agent.log import Log
+from device_agent.log_file import LogFile
 from device_agent.ports import Journal
 from device_agent.probes.probes import DeviceProbes
-from device_agent.settings import AgentSettings
+from device_agent.settings import AgentSettings, LogSettings
 from fleet_protocol.errors import FleetError, PolicyError
 
 
@@ -35,11 +36,23 @@ def run(settings: AgentSettings) -> int:
     """Be the agent of this device until SIGTERM or SIGINT. Raises PolicyError for what its owner must mend."""
     if settings.path is None:
         raise PolicyError("setup", "the agent needs a settings file, for its workers read it too")
-    log = Log()
+    file = _log_file(settings.log)
+    log = Log(file, level=settings.log.level)
     with state_lock(settings.state_dir):
         _Resident(settings, settings.path, log).run()
     log.info("agent", "stopped in good order")  # noqa: PLE1205 - not the logging library
+    if file is not None:
+        file.close()
     return 0
+
+
+def _log_file(settings: LogSettings) -> LogFile | None:
+    if settings.file is None:
+        return None
+    try:
+        return LogFile(settings.file, size_bytes=settings.size_bytes, files=settings.files)
+    except OSError as error:
+        raise PolicyError("setup", f"[log] file {settings.file}: {error.strerror}") from None
 
 
 class _Ear:

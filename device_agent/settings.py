@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
+from device_agent.log import LEVELS, Level
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import is_id
 from fleet_protocol.topics import DEFAULT_PREFIX, Topics
@@ -75,6 +76,16 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """Where the resident's log goes: standard error (under systemd that is the journal), or files of its own."""
+
+    level: Level = "info"
+    file: Path | None = None
+    size_bytes: int = 1_000_000
+    files: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSettings:
     """Checks that exist only where this device is told to make them."""
 
@@ -103,6 +114,7 @@ class AgentSettings:
     intervals: Intervals = field(default_factory=Intervals)
     thresholds: Thresholds = field(default_factory=Thresholds)
     probes: ProbeSettings = field(default_factory=ProbeSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     variables: Mapping[str, str] = field(default_factory=dict)
     service_manager: ServiceManager = "auto"
     """Who runs services: `systemd`, the agent's own `supervisor`, or `auto`: systemd where this is root under it."""
@@ -144,6 +156,7 @@ def parse(table: Mapping[str, Any], path: Path) -> AgentSettings:
         intervals=_intervals(top.section("intervals")),
         thresholds=_thresholds(top.section("thresholds")),
         probes=_probes(top.section("probes")),
+        log=_log(top.section("log")),
         variables=_variables(top.section("variables")),
         service_manager=cast(ServiceManager, top.one_of("service_manager", "auto", _SERVICE_MANAGERS)),
         system_root=top.maybe_path("system_root") or Path("/"),
@@ -222,6 +235,18 @@ def _thresholds(section: "_Section") -> Thresholds:
     values = {name: section.number(name, getattr(default, name), 0, _MANY) for name in names}
     section.end()
     return Thresholds(**values)
+
+
+def _log(section: "_Section") -> LogSettings:
+    default = LogSettings()
+    log = LogSettings(
+        level=cast(Level, section.one_of("level", default.level, LEVELS)),
+        file=section.maybe_path("file"),
+        size_bytes=section.whole("size_bytes", default.size_bytes, 10_000, 2**40),
+        files=section.whole("files", default.files, 1, 100),
+    )
+    section.end()
+    return log
 
 
 def _probes(section: "_Section") -> ProbeSettings:

@@ -90,11 +90,15 @@ class ProbeSettings:
     """Checks that exist only where this device is told to make them."""
 
     dns_name: str | None = None
-    """A name that must resolve."""
+    """A name that must resolve. Without one it is the broker's, where the broker is not given by its address."""
     internet: str | None = None
     """`host:port` that must accept a TCP connection."""
     processes: tuple[str, ...] = ()
     """Names of processes that must run."""
+    disks: tuple[Path, ...] = (Path("/"),)
+    """File systems that must have room, beside the one that holds the agent's state."""
+    log_files: tuple[Path, ...] = ()
+    """Log files of other programs, whose error lines are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +147,7 @@ def load(path: Path) -> AgentSettings:
 def parse(table: Mapping[str, Any], path: Path) -> AgentSettings:
     """Settings of an already parsed file; `path` gives the directory and the name in messages."""
     top = _Section(table, "", path)
+    broker = _broker(top.section("broker"))
     settings = AgentSettings(
         device=top.id("device"),
         fleet=top.id("fleet"),
@@ -150,12 +155,12 @@ def parse(table: Mapping[str, Any], path: Path) -> AgentSettings:
         state_dir=top.must_path("state_dir"),
         topic_prefix=top.prefix("topic_prefix", DEFAULT_PREFIX),
         stop_services_on_exit=top.flag("stop_services_on_exit", default=False),
-        broker=_broker(top.section("broker")),
+        broker=broker,
         download=_download(top.section("download")),
         http_port=_http_port(top),
         intervals=_intervals(top.section("intervals")),
         thresholds=_thresholds(top.section("thresholds")),
-        probes=_probes(top.section("probes")),
+        probes=_probes(top.section("probes"), broker.host),
         log=_log(top.section("log")),
         variables=_variables(top.section("variables")),
         service_manager=cast(ServiceManager, top.one_of("service_manager", "auto", _SERVICE_MANAGERS)),
@@ -249,16 +254,25 @@ def _log(section: "_Section") -> LogSettings:
     return log
 
 
-def _probes(section: "_Section") -> ProbeSettings:
+def _probes(section: "_Section", broker_host: str) -> ProbeSettings:
+    default = ProbeSettings()
     probes = ProbeSettings(
-        dns_name=section.maybe_text("dns_name"),
+        dns_name=section.maybe_text("dns_name") or _name_to_resolve(broker_host),
         internet=section.maybe_text("internet"),
-        processes=section.texts("processes", ()),
+        processes=section.texts("processes", default.processes),
+        disks=section.paths("disks", default.disks),
+        log_files=section.paths("log_files", default.log_files),
     )
     section.end()
     if probes.internet is not None and not probes.internet.rpartition(":")[2].isdecimal():
         raise section.wrong("internet", "host:port")
     return probes
+
+
+def _name_to_resolve(host: str) -> str | None:
+    """The host where it is a name that a name server must know; an address or localhost needs none."""
+    literal = ":" in host or host.replace(".", "").isdecimal()
+    return None if literal or host == "localhost" else host
 
 
 def _variables(section: "_Section") -> Mapping[str, str]:
@@ -322,6 +336,10 @@ class _Section:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self.wrong(key, "a list of texts")
         return tuple(value)
+
+    def paths(self, key: str, default: tuple[Path, ...]) -> tuple[Path, ...]:
+        base = self._path.resolve().parent
+        return tuple(base / text for text in self.texts(key, ())) if self.has(key) else default
 
     def id(self, key: str) -> str:
         value = self._get(key, None)

@@ -28,6 +28,9 @@ def judge_machine(values: Mapping[str, float], cpus: int, thresholds: Thresholds
         judge(name, values.get(f"{name}_percent"), getattr(thresholds, f"{name}_percent"), _percent(values, name))
         for name in ("cpu", "memory", "disk")
     ]
+    if "inodes_percent" in values:
+        inodes = values["inodes_percent"]
+        checks.append(judge("inodes", inodes, thresholds.disk_percent, f"{inodes:.0f} % of the disk's inodes used"))
     load = values.get("load_5")
     per_cpu = None if load is None else load / cpus
     checks.append(judge("load", per_cpu, thresholds.load_per_cpu, f"5-minute load per processor, {cpus} of them"))

@@ -3,12 +3,34 @@
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 _FRESH_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """How full a file system is. `inodes_percent` is None where it has no bound on files."""
+
+    device: int
+    """Its number: two paths of one number are on one file system."""
+    percent: float
+    free_bytes: float
+    inodes_percent: float | None
+
+
+def read_disk(path: Path) -> Disk | None:
+    """The file system of `path`, or None where that can not be read (statvfs(3))."""
+    try:
+        usage, found, device = psutil.disk_usage(str(path)), os.statvfs(path), path.stat().st_dev
+    except OSError:
+        return None
+    inodes = 100.0 * (found.f_files - found.f_favail) / found.f_files if found.f_files else None
+    return Disk(device, float(usage.percent), float(usage.free), inodes)
 
 
 class MachineProbe:
@@ -41,7 +63,9 @@ class MachineProbe:
         }
         values |= dict(zip(("load_1", "load_5", "load_15"), os.getloadavg(), strict=True))
         if disk is not None:
-            values |= {"disk_percent": disk[0], "disk_free_bytes": disk[1]}
+            values |= {"disk_percent": disk.percent, "disk_free_bytes": disk.free_bytes}
+            if disk.inodes_percent is not None:
+                values["inodes_percent"] = disk.inodes_percent
         if network is not None:
             values |= {
                 "network_sent_bytes": float(network.bytes_sent),
@@ -50,13 +74,9 @@ class MachineProbe:
         temperature = _temperature_celsius()
         return values if temperature is None else values | {"temperature_celsius": temperature}
 
-    def _disk(self) -> tuple[float, float] | None:
-        """Percent used and bytes free where the state lives."""
-        try:
-            usage = psutil.disk_usage(str(self._state_dir))
-        except OSError:
-            return None
-        return float(usage.percent), float(usage.free)
+    def _disk(self) -> "Disk | None":
+        """The file system where the state lives."""
+        return read_disk(self._state_dir)
 
 
 def _temperature_celsius() -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from device_agent.ports import Services, ServiceView
 from device_agent.probes.judgement import judge, judge_machine
 from device_agent.probes.log_errors import LogErrors
-from device_agent.probes.machine import MachineProbe, cpus, running_names
+from device_agent.probes.machine import Disk, MachineProbe, cpus, read_disk, running_names
 from device_agent.probes.network import NetworkProbe
 from device_agent.settings import AgentSettings, Thresholds
 from fleet_protocol.messages import CheckResult, Verdict
@@ -20,6 +20,7 @@ class DeviceProbes:
         self._machine = MachineProbe(settings.state_dir)
         self._network = NetworkProbe(settings.probes)
         self._errors = LogErrors()
+        self._file_errors = LogErrors()
 
     def telemetry(self) -> Mapping[str, float]:
         """Flat numbers."""
@@ -29,10 +30,10 @@ class DeviceProbes:
         """One round of all checks."""
         thresholds = self._settings.thresholds
         services = self._services.list()
-        checks = judge_machine(self._machine.read(), cpus(), thresholds)
+        checks = judge_machine(self._machine.read(), cpus(), thresholds) + self._disks()
         checks += [check_service(service, thresholds) for service in services]
         checks += self._log_errors({service.name: self._services.log_path(service.name) for service in services})
-        checks += self._processes()
+        checks += self._file_log_errors() + self._processes()
         checks.append(check_broker(connected=self._connected()))
         return checks + self._network.results()
 
@@ -43,10 +44,31 @@ class DeviceProbes:
             judge(f"log_errors/{name}", rate, most, f"{rate:.0f} error lines a minute") for name, rate in rates.items()
         ]
 
+    def _disks(self) -> list[CheckResult]:
+        """The other file systems that the owner wants watched; one that holds the state as well is not said twice."""
+        most, own = self._settings.thresholds.disk_percent, read_disk(self._settings.state_dir)
+        found = [(path, read_disk(path)) for path in self._settings.probes.disks]
+        return [
+            judge(f"disk{path}", disk.percent if disk else None, most, f"{path}: {_used(disk)}")
+            for path, disk in found
+            if disk is None or own is None or disk.device != own.device
+        ]
+
+    def _file_log_errors(self) -> list[CheckResult]:
+        most = self._settings.thresholds.log_errors_per_min
+        rates = self._file_errors.per_minute({str(path): path for path in self._settings.probes.log_files})
+        return [
+            judge(f"log_errors{name}", rate, most, f"{rate:.0f} error lines a minute") for name, rate in rates.items()
+        ]
+
     def _processes(self) -> list[CheckResult]:
         wanted = self._settings.probes.processes
         running = running_names() if wanted else set()
         return [check_process(name, running) for name in wanted]
+
+
+def _used(disk: Disk | None) -> str:
+    return "can not be read" if disk is None else f"{disk.percent:.0f} % used"
 
 
 def check_service(service: ServiceView, thresholds: Thresholds) -> CheckResult:

@@ -13,7 +13,7 @@ from device_agent.probes.log_errors import LogErrors
 from device_agent.probes.machine import MachineProbe, running_names
 from device_agent.probes.network import NetworkProbe, check_dns, check_internet
 from device_agent.probes.probes import DeviceProbes, check_process, check_service
-from device_agent.settings import AgentSettings, ProbeSettings, Thresholds
+from device_agent.settings import AgentSettings, ProbeSettings, Thresholds, parse
 from fleet_protocol.messages import CheckResult, Verdict
 from tests.fakes.agent_ports import FakeService, FakeServices
 from tests.fakes.waiting import until
@@ -47,6 +47,56 @@ def test_the_machine_is_read(tmp_path: Path) -> None:
     assert "disk_percent" not in MachineProbe(tmp_path / "gone").read()
     names = {check.name for check in judge_machine(values, 2, Thresholds())}
     assert {"cpu", "memory", "disk", "load"} <= names
+
+
+def test_every_watched_disk_is_read_once(tmp_path: Path) -> None:
+    """One that holds the state too is `disk` already; one that is gone is `unknown`, not silence."""
+    disks = (tmp_path, Path("/proc"), tmp_path / "gone")
+    settings = AgentSettings(
+        device="node-1", fleet="acme", device_class="x", state_dir=tmp_path, probes=ProbeSettings(disks=disks)
+    )
+    checks = DeviceProbes(settings, FakeServices([], directory=tmp_path), lambda: True).checks()
+    found = {check.name: check.verdict for check in checks if check.name.startswith("disk")}
+    assert found == {"disk": found["disk"], "disk/proc": "ok", f"disk{tmp_path}/gone": "unknown"}
+
+
+def test_inodes_are_judged_like_bytes() -> None:
+    values = {"cpu_percent": 1.0, "memory_percent": 1.0, "disk_percent": 1.0, "inodes_percent": 99.0, "load_5": 0.1}
+    found = {check.name: check for check in judge_machine(values, 1, Thresholds())}
+    assert (found["inodes"].verdict, found["inodes"].threshold) == ("critical", 95.0)
+    del values["inodes_percent"]
+    assert "inodes" not in {check.name for check in judge_machine(values, 1, Thresholds())}
+
+
+def test_log_files_of_other_programs_are_counted(tmp_path: Path) -> None:
+    log = tmp_path / "other.log"
+    log.write_text("")
+    settings = AgentSettings(
+        device="node-1", fleet="acme", device_class="x", state_dir=tmp_path, probes=ProbeSettings(log_files=(log,))
+    )
+    probes = DeviceProbes(settings, FakeServices([], directory=tmp_path), lambda: True)
+    probes.checks()
+    log.write_text("ERROR\n" * 1_000)
+    found = {check.name: check for check in probes.checks()}[f"log_errors{log}"]
+    assert found.verdict == "critical"
+    assert found.value is not None
+    assert found.threshold is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("mqtt://broker.example.com", "broker.example.com"),
+        ("mqtt://192.0.2.1:1883", None),
+        ("mqtt://[2001:db8::1]", None),
+        ("mqtt://localhost", None),
+    ],
+)
+def test_the_brokers_name_must_resolve_unless_the_owner_names_another(url: str, wanted: str | None) -> None:
+    table = {"device": "a", "fleet": "b", "class": "c", "state_dir": "s", "broker": {"url": url}}
+    assert parse(table, Path("agent.toml")).probes.dns_name == wanted
+    named = table | {"probes": {"dns_name": "other.example.com"}}
+    assert parse(named, Path("agent.toml")).probes.dns_name == "other.example.com"
 
 
 def test_error_lines_a_minute(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,7 +23,7 @@ class Served:
     cut_after: int | None = None
     """Close the connection after so many bytes of the body, once; then serve well."""
     then: Callable[["Served"], None] | None = None
-    """Called after the response: changes the file for the next request."""
+    """Called once it is settled what the response is: changes the file for the next request."""
     drip_s: float | None = None
     """Wait so long before each byte."""
     chunked: bool = False
@@ -90,9 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             if served is None:
                 self.send_error(404)
             else:
-                self._serve(served, headers)
-        if served is not None and served.then is not None:
-            served.then(served)
+                self._serve(_taken(served), headers)
 
     def _serve(self, served: Served, headers: dict[str, str]) -> None:
         body, status, extra = self._part(served, headers)
@@ -127,7 +125,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, served: Served, body: bytes) -> None:
         if served.cut_after is not None:
             self.wfile.write(body[: served.cut_after])
-            served.cut_after = None
             self.connection.shutdown(socket.SHUT_RDWR)
         elif served.drip_s is not None:
             self._drip(body, served.drip_s)
@@ -150,6 +147,15 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.wfile.write(bytes([byte]))
             self.wfile.flush()
+
+
+def _taken(served: Served) -> Served:
+    """What this response is. The next may be asked for before this one's thread comes to its end."""
+    taken = replace(served)
+    served.cut_after = None
+    if served.then is not None:
+        served.then(served)
+    return taken
 
 
 @contextmanager

@@ -315,6 +315,26 @@ def test_an_artifact_is_one_frame_and_nothing_else(tmp_path: Path, data: bytes) 
     assert refusal(Artifact(data, 1_000, 1), tmp_path) == "format"
 
 
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_blocks_may_be_empty_the_last_one_too(tmp_path: Path, checksum: bool, parts: int) -> None:
+    """A raw block of no bytes is well formed (RFC 8878, 3.1.1.2)."""
+    stream = artifacts.tar({"a": b"1" * 1_000})
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=20, write_checksum=checksum)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    frame = b""
+    for start in range(0, len(stream), -(-len(stream) // parts)):
+        frame += packer.compress(stream[start : start + -(-len(stream) // parts)])
+        frame += packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    frame += packer.flush()
+    last = frame[: len(frame) - 4 * checksum][-3:]
+    assert last == b"\1\0\0", "the last block is empty"
+    unpacked(Artifact(frame, 1_000, 1), tmp_path)
+    assert (tmp_path / "slot" / "a").read_bytes() == b"1" * 1_000
+    assert refusal(Artifact(frame[:-1], 1_000, 1), tmp_path) == "format"
+    assert refusal(Artifact(frame + last, 1_000, 1), tmp_path) == "format"
+
+
 def test_a_large_window_is_refused(tmp_path: Path) -> None:
     """Archive rule 1: the window is memory."""
     noise = os.urandom(1_000)

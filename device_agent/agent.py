@@ -14,7 +14,7 @@ from device_agent.clock import Clock
 from device_agent.commands import CommandDesk
 from device_agent.core.effects import Cancel, Effect, Reply, Report
 from device_agent.core.events import Event, Refused, ReportQueued, Started
-from device_agent.core.record import Record
+from device_agent.core.record import Pauses, Record
 from device_agent.documents import DocumentDesk, Hearers
 from device_agent.driver import Driver, Step
 from device_agent.inbox import Inbox
@@ -27,7 +27,7 @@ from device_agent.operations import Operation, event, fault, operation
 from device_agent.outbox_pump import OutboxPump
 from device_agent.ports import Journal, Link, Outbox, Probes, Services, Spool, Worker
 from device_agent.reporter import Reporter
-from device_agent.settings import AgentSettings
+from device_agent.settings import AgentSettings, Intervals
 from fleet_protocol import messages, topics
 from fleet_protocol.payload import to_payload
 
@@ -157,7 +157,8 @@ class Agent:
             self._documents.remember(self._topic(topics.ASSIGNMENT), topics.ASSIGNMENT)
             if record.plan is not None and record.plan.group == record.group:
                 self._documents.remember(self._manifest(record.group), topics.MANIFEST)
-        self._driver.apply(Started(at=self._clock.moment(), kernel=self._ports.kernel))
+        started = Started(at=self._clock.moment(), kernel=self._ports.kernel, pauses=_pauses(self._settings.intervals))
+        self._driver.apply(started)
         self._link.start()
 
     def _end(self) -> None:
@@ -242,3 +243,7 @@ class Agent:
 
     def _manifest(self, group: str) -> str:
         return self._settings.topics.of(topics.MANIFEST, group=group)
+
+
+def _pauses(intervals: Intervals) -> Pauses:
+    return Pauses(check_least_s=intervals.check_s or 0.0, retry_most_s=intervals.retry_most_s)

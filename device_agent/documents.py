@@ -246,7 +246,7 @@ class DocumentDesk:
     def _pause(self, kind: TopicType) -> None:
         failures = self._pauses[kind].failures + 1 if kind in self._pauses else 1
         moment = self._clock.moment()
-        pause_s = min(delay_s(failures, moment.luck), self._retry_most_s)
+        pause_s = delay_s(failures, moment.luck, most_s=self._retry_most_s)
         self._pauses[kind] = _Pause(failures, moment.mono_s + pause_s)
 
     def _pause_s(self, kind: TopicType) -> float:

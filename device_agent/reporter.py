@@ -78,7 +78,7 @@ class Reporter:
         self._log.error("sign", f"a report waits: {why}")
         self._failures += 1
         moment = self._clock.moment()
-        pause_s = min(delay_s(self._failures, moment.luck), self._settings.intervals.retry_most_s)
+        pause_s = delay_s(self._failures, moment.luck, most_s=self._settings.intervals.retry_most_s)
         self._until_s = moment.mono_s + pause_s
 
 

@@ -57,7 +57,9 @@ class Intervals:
     telemetry_s: float = 60.0
     health_s: float = 60.0
     reconnect_most_s: float = 120.0
+    """Longest pause before the broker is tried again."""
     retry_most_s: float = 900.0
+    """Longest pause before anything else is tried again, where no server asks for a longer one."""
     check_s: float | None = None
     """Least time between two checks on probation; None means what the release says."""
 

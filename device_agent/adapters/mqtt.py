@@ -103,8 +103,8 @@ class MqttLink:
         switched = self._learn(connection)
         self._log.info("link", f"{self._settings.broker.url}: {connection.why}")
         if not switched:
-            pause_s = delay_s(self._failures, self._luck(), first_s=_FIRST_S)
-            self._wait(min(pause_s, self._settings.intervals.reconnect_most_s))
+            most_s = self._settings.intervals.reconnect_most_s
+            self._wait(delay_s(self._failures, self._luck(), first_s=_FIRST_S, most_s=most_s))
 
     def _learn(self, connection: Connection) -> bool:
         """Rule 1. True where the other version is to be tried at once."""

@@ -1,8 +1,9 @@
 """What can happen to the machine. Every event carries the moment at which the shell saw it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.core.plan import Plan
+from device_agent.core.record import Pauses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +20,11 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The agent has started and read this record from the journal. `kernel` is what `uname -r` prints."""
+    """The agent has started, and read its settings and this record. `kernel` is what `uname -r` prints."""
 
     at: Moment
     kernel: str = ""
+    pauses: Pauses = field(default_factory=Pauses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ def remember(record: Record, at: Moment, deployment: str, code: str, detail: str
     number = next_number(record, deployment)
     before = record.failures.get(deployment)
     tries = (0 if before is None else before.tries) + 1
-    retry_s = at.mono_s + delay_s(tries, at.luck, first_s=RETRY_FIRST_S) if again and tries < TRIES else None
+    retry_s = at.mono_s + _pause_s(record, tries, at) if again and tries < TRIES else None
     failure = Failure(number=number, code=code, detail=detail, tries=tries, retry_s=retry_s)
     others = {key: value for key, value in record.failures.items() if key != deployment}
     return _bounded(replace(record, failures={**others, deployment: failure}))
@@ -57,7 +57,7 @@ def told_to_retry(record: Record, at: Moment, package: str | None) -> tuple[Reco
 
 def renewed(record: Record, at: Moment) -> Record:
     """The record with the retries of another boot put on this boot's clock."""
-    failures = {name: _renewed(failure, at) for name, failure in record.failures.items()}
+    failures = {name: _renewed(record, failure, at) for name, failure in record.failures.items()}
     return replace(record, failures=failures)
 
 
@@ -80,11 +80,15 @@ def deployments(record: Record) -> tuple[PlannedDeployment, ...]:
     return () if record.plan is None else record.plan.deployments
 
 
-def _renewed(failure: Failure, at: Moment) -> Failure:
+def _renewed(record: Record, failure: Failure, at: Moment) -> Failure:
     if failure.retry_s is None:
         return failure
-    pause_s = delay_s(failure.tries, at.luck, first_s=RETRY_FIRST_S) if failure.tries else 0.0
+    pause_s = _pause_s(record, failure.tries, at) if failure.tries else 0.0
     return replace(failure, retry_s=at.mono_s + pause_s)
+
+
+def _pause_s(record: Record, tries: int, at: Moment) -> float:
+    return delay_s(tries, at.luck, first_s=RETRY_FIRST_S, most_s=record.pauses.retry_most_s)
 
 
 def _bounded(record: Record) -> Record:

@@ -19,15 +19,16 @@ R7.  Before the switch, an attempt is abandoned as soon as the plan no longer wa
 R8.  From the switch on, an attempt goes on to its end; only the recall of its deployment or an operator turns it back.
 R9.  The slot that is written is never the active one, and the record forgets what it held before it is written.
 R10. Only a slot whose content was hashed is switched to: staged by this attempt, or good since it was committed.
-R11. Transport failures of a download are retried with growing, jittered pauses, for ever, and spend no attempt.
+R11. Transport failures of a download are retried with growing, jittered pauses, for ever, and spend no attempt. No
+     pause of the machine's own, here and in R14 and R17, is longer than the device's owner allows.
 R12. Every other failure before the switch ends the attempt: outcome `failed`, space given back, remembered.
 R13. Every failure from the switch on turns the attempt back; once the old slot runs again the outcome is `rolled_back`
      (`failed`, where the attempt was itself a way back), and it is remembered.
 R14. Going back that fails is tried again with growing pauses, for the device must end in a known state. A release that
      will not start is given REVERTS tries, then counts as gone back to. If what to go back to is not whole, the device
      stays with what it switched to, known to be bad.
-R15. Probation: checks at the release's interval; committed once the time is over, one check has passed and none fails
-     now. Too many failures in a row, or one crash, turn the attempt back.
+R15. Probation: checks at the release's interval, or the owner's where that is longer; committed once the time is over,
+     one check has passed and none fails now. Too many failures in a row, or one crash, turn the attempt back.
 R16. Every probation ends: a check that cannot be made or does not answer is a failed check.
 R17. A deployment that failed is not tried again until an operator says so, unless its code is transient; then it is
      tried again, up to TRIES attempts. Recalls are always tried TRIES times. So attempts are bounded.
@@ -209,7 +210,7 @@ def _download_failed(record: Record, event: Failed) -> Move:
     if CODES[code].fault is not Fault.TRANSPORT:
         return _failed(record, event)
     retries = record.retries + 1
-    pause_s = delay_s(retries, event.at.luck, event.retry_after_s)
+    pause_s = delay_s(retries, event.at.luck, event.retry_after_s, most_s=record.pauses.retry_most_s)
     why = f"{doing(record)}: {code}, trying again in {pause_s:.0f} s"
     return replace(record, retries=retries, wake_s=event.at.mono_s + pause_s, why=why), ()
 
@@ -240,7 +241,7 @@ def _revert_failed(record: Record, event: Failed) -> Move:
     starts = attempt.starts + 1 if code == "start" else 0
     if starts >= REVERTS:
         return went_back(record, event.at)
-    pause_s = delay_s(retries, event.at.luck, event.retry_after_s)
+    pause_s = delay_s(retries, event.at.luck, event.retry_after_s, most_s=record.pauses.retry_most_s)
     why = f"{doing(record)}: {code}, trying again in {pause_s:.0f} s"
     attempt = replace(attempt, starts=starts)
     return replace(record, attempt=attempt, retries=retries, wake_s=event.at.mono_s + pause_s, why=why), ()

@@ -67,12 +67,12 @@ def _unanswered(record: Record, attempt: Attempt, at: Moment) -> Move:
 
 def _trial(record: Record, attempt: Attempt, at: Moment) -> Record:
     until_s = at.mono_s + attempt.probation_s
-    first_s = at.mono_s + min(_interval_s(attempt), max(attempt.probation_s, 1))
+    first_s = at.mono_s + min(_interval_s(record, attempt), max(attempt.probation_s, 1))
     return replace(record, probation_until_s=until_s, unhealthy=0, healthy=0, check_s=first_s, wake_s=first_s)
 
 
 def _next_check(record: Record, attempt: Attempt, at: Moment) -> Record:
-    check_s = at.mono_s + _interval_s(attempt)
+    check_s = at.mono_s + _interval_s(record, attempt)
     until_s = record.probation_until_s
     ends_first = record.healthy > 0 and record.unhealthy == 0 and until_s is not None
     wake_s = min(check_s, until_s) if ends_first and until_s is not None else check_s
@@ -84,8 +84,9 @@ def _passed(record: Record, at: Moment) -> bool:
     return over and record.healthy > 0 and record.unhealthy == 0
 
 
-def _interval_s(attempt: Attempt) -> int:
-    return _least([check.interval_s for check in _checks(attempt.release)], INTERVAL_S)
+def _interval_s(record: Record, attempt: Attempt) -> float:
+    wanted_s = _least([check.interval_s for check in _checks(attempt.release)], INTERVAL_S)
+    return max(float(wanted_s), record.pauses.check_least_s)
 
 
 def _checks(release: PlannedRelease) -> list[HealthCheck]:

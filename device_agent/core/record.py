@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from device_agent.core.backoff import MOST_S
 from device_agent.core.plan import Plan, PlannedRelease
 from fleet_protocol.messages import AttemptReport, Stage
 
@@ -96,11 +97,23 @@ class PendingReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pauses:
+    """How long the machine waits, as far as the device's owner has a say in it."""
+
+    check_least_s: float = 0.0
+    """Least time between two checks on probation, where the release would have it checked more often."""
+    retry_most_s: float = MOST_S
+    """The longest pause of the machine's own before it tries again; what a peer wishes for may be longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """The agent's memory. Times in it are monotonic seconds of this boot and are renewed on resume."""
 
     device: str = ""
     """This device's id: what its bucket is computed from."""
+    pauses: Pauses = field(default_factory=Pauses)
+    """As the settings had them at the last start."""
     stage: Stage = "idle"
     plan: Plan | None = None
     obeyed: int = 0

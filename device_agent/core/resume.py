@@ -35,9 +35,10 @@ class Resumption:
 
 
 def started(record: Record, event: Started) -> Move:
-    """Put the clocks right, ask again for what was pending, report, and go on from the stage that was found."""
+    """Put pauses and clocks right, ask again for what was pending, report, and go on from the stage that was found."""
     at = event.at
-    record = replace(record, kernel=event.kernel, wake_s=None, check_s=None, probation_until_s=None)
+    record = replace(record, kernel=event.kernel, pauses=event.pauses)
+    record = replace(record, wake_s=None, check_s=None, probation_until_s=None)
     record = renewed(record, at)
     waiting = tuple(Report(report=pending) for pending in record.pending)
     found = RESUME.get(record.stage, UNKNOWN)

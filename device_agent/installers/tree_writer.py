@@ -83,8 +83,10 @@ class TreeWriter:
                 crash_point("stage.after_block")
             offset += len(piece)
             if offset % _FLUSH < len(piece):
-                # Starts the write-back now, beside the hashing; otherwise all of it waits for the final sync.
-                os.posix_fadvise(descriptor, 0, offset, os.POSIX_FADV_DONTNEED)
+                # Starts the write-back now, beside the hashing; otherwise all of it waits for the final sync. The part
+                # before is told of again, for it can be dropped now; not all of the file, which would be quadratic.
+                start = max(0, offset - 2 * _FLUSH)
+                os.posix_fadvise(descriptor, start, offset - start, os.POSIX_FADV_DONTNEED)
         if not fresh:
             os.ftruncate(descriptor, size)
         if beside:

@@ -48,7 +48,7 @@ def _unpack(source: VerifiedFile) -> Iterator[bytes]:
         last, size = _block(head)
         content = source.view(size if last else size + _HEAD)  # with the next block's head: one call, no copy
         head = bytes(content[-_HEAD:])
-        piece = unpacker.decompress(content)
+        piece = unpacker.decompress(content) if content else b""  # a last block may be empty, and its head was the end
         if piece:
             yield piece
     if parameters.has_checksum:

@@ -76,6 +76,23 @@ def test_what_is_packed_is_what_a_device_unpacks(
     assert contents(base / "out") == contents(base / "tree")
 
 
+ZSTD_BLOCK = 128 * 1024
+
+
+@pytest.mark.parametrize("level", [1, packing.LEVEL])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize("off", [-512, 0, 512])
+def test_an_archive_may_end_where_a_compressed_block_ends(tmp_path: Path, level: int, blocks: int, off: int) -> None:
+    """One release in 256 does; zstd then closes the frame with an empty block."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "data").write_bytes(os.urandom(blocks * ZSTD_BLOCK + off - 3 * tarfile.BLOCKSIZE))
+    found = packing.pack(tmp_path / "tree", tmp_path / "a.tar.zst", SPEC, level=level)
+    measured = artifact.measure(tmp_path / "a.tar.zst", "tar.zst")
+    assert (measured.unpacked_size, measured.unpacked_files) == (found.custom.unpacked_size, 1)
+    unpacked(tmp_path / "a.tar.zst", tmp_path / "out", found.custom.unpacked_size, found.custom.unpacked_files)
+    assert contents(tmp_path / "out") == contents(tmp_path / "tree")
+
+
 def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"") -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(data)

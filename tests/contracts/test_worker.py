@@ -289,6 +289,42 @@ def test_a_worker_dies_with_its_resident(tmp_path: Path) -> None:
     process.stdout.close()
 
 
+LEFT_RUNNING = """
+import atexit, os, pathlib, threading
+os_dup2 = os.dup2
+os.dup2 = lambda *args: (os_dup2(*args), print("said", end=""))
+atexit.register(pathlib.Path({mark!r}).touch)
+threading.Thread(target=threading.Event().wait).start()
+"""
+"""A library with something in a buffer, something to do at the end, and a thread without one."""
+
+
+def test_a_worker_is_gone_with_its_answer(tmp_path: Path) -> None:
+    """Whatever its libraries would still do; its input is open, as it is while the resident lives."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "agent.toml").write_text('device = "d"\nfleet = "f"\nclass = "any"\nstate_dir = "state"\n')
+    (tmp_path / "sitecustomize.py").write_text(LEFT_RUNNING.format(mark=str(tmp_path / "mark")))
+    request = {"op": "discard", "args": {"package": "p", "slot": None}, "config": str(tmp_path / "agent.toml")}
+    with subprocess.Popen(
+        (sys.executable, "-P", "-m", "device_agent.worker"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        start_new_session=True,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline()) == {"ok": True, "result": {}}
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+        assert process.stderr.read() == b"said"
+    assert not (tmp_path / "mark").exists()
+
+
 class Documents:
     """A retained reader over a fleet's documents; a topic in `failing` raises."""
 

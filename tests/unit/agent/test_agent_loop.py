@@ -1,6 +1,7 @@
 """The loop with the real machine and a world in memory: happenings in, effects out, nothing polled."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from device_agent.core.plan import Plan, PlannedDeployment
 from device_agent.core.record import Record
 from device_agent.inbox import Inbox
 from device_agent.intake import Intake
-from device_agent.settings import AgentSettings
+from device_agent.settings import AgentSettings, Intervals
 from tests.fakes.agent_link import FakeBroker, FakeLink
 from tests.fakes.agent_ports import (
     FakeClock,
@@ -58,7 +59,8 @@ class Ear:
 class World:
     """One device, from its journal to its broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: AgentSettings = SETTINGS) -> None:
+        self.settings = settings
         self.broker, self.clock, self.journal = FakeBroker(), FakeClock(), FakeJournal()
         self.outbox, self.spool, self.services = FakeOutbox(), FakeSpool(), FakeServices()
         self.boot()
@@ -66,7 +68,7 @@ class World:
     def boot(self) -> None:
         """A new process on what is on disk."""
         self.inbox = Inbox()
-        intake = Intake(SETTINGS.topics, lambda: self.inbox.put(lambda: None))
+        intake = Intake(self.settings.topics, lambda: self.inbox.put(lambda: None))
         ear = Ear(self.inbox, intake)
         listener: Any = ear
         clock: Any = self.clock
@@ -88,7 +90,7 @@ class World:
         )
         record = self.journal.load()
         record = record if record.device else Record(device="node-1")
-        self.agent = ear.agent = Agent(SETTINGS, ports, record=record, step=step, inbox=self.inbox, intake=intake)
+        self.agent = ear.agent = Agent(self.settings, ports, record=record, step=step, inbox=self.inbox, intake=intake)
         self.agent._begin()
         self.turn()
 
@@ -199,6 +201,28 @@ def test_an_install_from_manifest_to_commit(world: World) -> None:
     assert [r["counter"] for r in reports] == sorted(r["counter"] for r in reports)
     assert any(r["attempt"] and r["attempt"]["outcome"] == "committed" for r in reports)
     assert world.outbox.kept == {}
+
+
+def test_the_owners_intervals_reach_the_machine() -> None:
+    world = World(replace(SETTINGS, intervals=Intervals(check_s=9.0, retry_most_s=3.0)))
+    world.clock.luck = 0.999
+    world.assign()
+    world.obey(1, _deployment())
+    for _ in range(5):
+        world.attempts.refuse("fetch", "unreachable")
+        world.turn()
+        failed_s = world.clock.now_s
+        while not world.attempts.orders:
+            world.later()
+    assert 2.9 < world.clock.now_s - failed_s <= 3.0
+    for op, result in (("fetch", {}), ("stage", {"tree": "0" * 64}), ("activate", {})):
+        world.attempts.answer(op, result)
+        world.turn()
+    switched_s = world.clock.now_s
+    while not world.attempts.orders:
+        world.later()
+    assert world.attempts.orders[0].op == "check"
+    assert world.clock.now_s - switched_s == pytest.approx(9.0)
 
 
 def test_a_recall_kills_the_download(world: World) -> None:

@@ -21,7 +21,7 @@ from device_agent.core.events import (
 )
 from device_agent.core.machine import initial, step
 from device_agent.core.plan import Plan, PlannedDeployment, PlannedRelease, PlannedTarget
-from device_agent.core.record import Attempt, Record
+from device_agent.core.record import Attempt, Pauses, Record
 from fleet_protocol.install import HealthCheck, Install
 from fleet_protocol.messages import AttemptReport
 
@@ -164,8 +164,8 @@ class Bench:
         self.fail(code)
         self.end(Reverted)
 
-    def restart(self) -> tuple[Effect, ...]:
-        """The agent dies and starts again, on another boot's clock."""
+    def restart(self, pauses: Pauses | None = None) -> tuple[Effect, ...]:
+        """The agent dies and starts again, on another boot's clock, perhaps with other settings."""
         self.started_wall_s = self.at.wall_s
         self.mono_s = 1_000.0
-        return self.send(Started)
+        return self.send(Started, pauses=pauses or Pauses())

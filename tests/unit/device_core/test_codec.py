@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from device_agent.core.codec import from_json, to_json
 from device_agent.core.plan import Plan, PlannedRelease
-from device_agent.core.record import Record
+from device_agent.core.record import Pauses, Record
 from fleet_protocol import strict_json
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.manifest import Window
@@ -19,6 +19,7 @@ from tests.unit.device_core.plans import Bench, deployment, plan, release
 
 def _busy_record() -> Record:
     bench = Bench()
+    bench.restart(Pauses(check_least_s=7.5, retry_most_s=30.0))
     bench.install(1, deployment(11))
     bench.accept(2, deployment(12, window=Window(start_min=0, end_min=0), fallback=release(11)), floors={"x": 3})
     bench.fail("io", "disk")
@@ -80,6 +81,12 @@ def test_an_unknown_member_is_refused_and_one_with_a_default_may_be_missing() ->
         from_json(Plan, {key: item for key, item in value.items() if key != "digest"})
     with pytest.raises(ProtocolError, match="unknown"):
         from_json(Plan, value | {"surprise": 1})
+
+
+def test_a_record_from_before_the_pauses_has_the_default_ones() -> None:
+    value = to_json(_busy_record())
+    del value["pauses"]
+    assert from_json(Record, value) == replace(_busy_record(), pauses=Pauses())
 
 
 def test_only_what_the_kernel_remembers_is_encoded() -> None:

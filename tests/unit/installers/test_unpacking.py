@@ -10,10 +10,12 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from device_agent.installers import tree_writer
 from device_agent.installers.hashing import hash_lane
 from device_agent.installers.tree import tree_digest
 from device_agent.installers.tree_writer import TreeWriter
 from device_agent.installers.unpacking import unpack
+from device_agent.installers.verified_file import BLOCK
 from fleet_protocol.errors import InstallError, ProtocolError
 from tests.fakes import artifacts
 from tests.fakes.artifacts import END, Artifact, header, hostile, member, packed, pax, planned_target, raw, zst
@@ -94,6 +96,25 @@ def test_what_is_there_and_equal_is_not_written_again(tmp_path: Path) -> None:
     again, kept = unpacked(artifact, tmp_path)
     assert (again, tree_digest(tmp_path / "slot"), victim.stat().st_ino) == (first, first, before)
     assert kept >= 65_536
+
+
+def test_write_back_begins_early_and_no_part_is_told_of_more_than_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Telling the kernel of the whole file each time would take longer than writing it, where it is large."""
+    told: list[int] = []
+    advise = os.posix_fadvise
+
+    def posix_fadvise(descriptor: int, start: int, length: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_DONTNEED:
+            told.extend(range(start // BLOCK, (start + length) // BLOCK))
+        advise(descriptor, start, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", posix_fadvise)
+    monkeypatch.setattr(tree_writer, "_FLUSH", 4 * BLOCK)
+    unpacked(raw(bytes(64 * BLOCK)), tmp_path)
+    assert set(range(64)) <= set(told)
+    assert max(told.count(block) for block in told) == 2
 
 
 @pytest.mark.parametrize("spoil", [b"", b"#?", b"#!" + bytes(70_000) + b"x" * 130_000, bytes(300_000)])
@@ -313,6 +334,26 @@ FRAME = zst(artifacts.tar({"a": b"1" * 1_000}), checksum=True)
 def test_an_artifact_is_one_frame_and_nothing_else(tmp_path: Path, data: bytes) -> None:
     """Attack B4, archive rule 1."""
     assert refusal(Artifact(data, 1_000, 1), tmp_path) == "format"
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_blocks_may_be_empty_the_last_one_too(tmp_path: Path, checksum: bool, parts: int) -> None:
+    """A raw block of no bytes is well formed (RFC 8878, 3.1.1.2)."""
+    stream = artifacts.tar({"a": b"1" * 1_000})
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=20, write_checksum=checksum)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    frame = b""
+    for start in range(0, len(stream), -(-len(stream) // parts)):
+        frame += packer.compress(stream[start : start + -(-len(stream) // parts)])
+        frame += packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    frame += packer.flush()
+    last = frame[: len(frame) - 4 * checksum][-3:]
+    assert last == b"\1\0\0", "the last block is empty"
+    unpacked(Artifact(frame, 1_000, 1), tmp_path)
+    assert (tmp_path / "slot" / "a").read_bytes() == b"1" * 1_000
+    assert refusal(Artifact(frame[:-1], 1_000, 1), tmp_path) == "format"
+    assert refusal(Artifact(frame + last, 1_000, 1), tmp_path) == "format"
 
 
 def test_a_large_window_is_refused(tmp_path: Path) -> None:

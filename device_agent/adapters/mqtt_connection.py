@@ -112,6 +112,8 @@ class Connection:
             if not self.open and self._holds(sock) and time.monotonic() >= connack_by_s:
                 self.why = "the broker did not answer CONNECT"
                 return
+        if sock.alert:
+            self.why = f"TLS: {sock.alert.replace('_', ' ').lower()}"
         if self.open and self._holds(sock):
             self._goodbye(sock, poll)
 
@@ -196,7 +198,8 @@ class Connection:
         self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if flags.is_disconnect_packet_from_server or not self.why:
-            self.why = str(reason)
+            early = not (self.open or flags.is_disconnect_packet_from_server)
+            self.why = "the broker hung up before it answered CONNECT" if early else str(reason)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         self._listener.received(message.topic, bytes(message.payload))

@@ -105,9 +105,20 @@ def test_a_walk_closes_what_it_opens(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.parametrize("entries", [3, 1_000])
-def test_a_tree_is_synced_piece_by_piece_or_at_once(tmp_path: Path, entries: int) -> None:
-    sync_tree(tree(tmp_path), entries)
+@pytest.mark.parametrize(("entries", "synced"), [(64, "every piece"), (65, "the file system")])
+def test_a_tree_is_synced_piece_by_piece_or_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: int, synced: str
+) -> None:
+    """No piece is forgotten, nor the two directories that hold the names."""
+    root, seen, fsync = tree(tmp_path / "slot"), set[Path](), os.fsync
+
+    def noting(descriptor: int) -> None:
+        seen.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    sync_tree(root, entries)
+    assert seen == ({root.parent, root, *root.rglob("*")} if synced == "every piece" else set())
 
 
 def slots_of(tmp_path: Path) -> Slots:

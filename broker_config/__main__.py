@@ -15,6 +15,7 @@ from broker_config.mosquitto import (
     render_loopback,
 )
 from broker_config.names import service_name
+from broker_config.one_line_parser import OneLineParser
 from broker_config.private_file import write_file
 from fleet_protocol.errors import FleetError, PolicyError
 from fleet_protocol.topics import DEFAULT_PREFIX, Topics
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "python -m broker_
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["embedded"]:
         return embedded.main(arguments[1:])
-    parser = argparse.ArgumentParser(prog=program, description="Brokers for a Fairlead fleet.")
+    parser = OneLineParser(prog=program, description="Brokers for a Fairlead fleet.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("embedded", help="run the embedded broker, for the demo and small trials", add_help=False)
     _add_render(commands.add_parser("render", help="write a broker's configuration and access rules"))
@@ -129,7 +130,7 @@ def _authority(args: argparse.Namespace) -> None:
     # Imported late: cryptography takes longer to load than the other commands to run.
     from broker_config.ca import Authority, Kind  # noqa: PLC0415
 
-    passphrase = None if args.passphrase_file is None else _read(args.passphrase_file).split(b"\n", 1)[0]
+    passphrase = None if args.passphrase_file is None else _passphrase(args.passphrase_file)
     if args.action == "init":
         authority = Authority.create(args.dir, Kind(args.kind), args.fleet, passphrase=passphrase)
         sys.stdout.write(f"{authority.ca_file}\n{authority.crl_file}\n")
@@ -149,6 +150,13 @@ def _authority(args: argparse.Namespace) -> None:
         issued = authority.issue_service(name)
     for path in issued.write(args.out, name):
         sys.stdout.write("" if path is None else f"{path}\n")
+
+
+def _passphrase(path: Path) -> bytes:
+    passphrase = _read(path).split(b"\n", 1)[0]
+    if not passphrase.strip():
+        raise PolicyError("setup", f"the first line of {path} is empty, and no passphrase")
+    return passphrase
 
 
 def _read(path: Path) -> bytes:

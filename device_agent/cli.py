@@ -14,6 +14,12 @@ from fleet_protocol.errors import FleetError
 DEFAULT_CONFIG = Path("/etc/fairlead/agent.toml")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every mistake."""
+        self.exit(2, f"fairlead-agent: {message}; see `{self.prog} --help`\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0 when done, 1 when it could not be done, 2 for a command line that is wrong."""
     arguments = _parser().parse_args(argv)
@@ -57,7 +63,7 @@ def _resident(settings: AgentSettings) -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairlead-agent", description="Signed updates for this device over MQTT.")
+    parser = _Parser(prog="fairlead-agent", description="Signed updates for this device over MQTT.")
     parser.add_argument("--version", action="version", version=f"fairlead-agent {AGENT_VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _command(commands, "run", "be the agent of this device until SIGTERM")
@@ -75,9 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> argparse.ArgumentParser:
+def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text)
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"settings file ({DEFAULT_CONFIG})")
     return parser

@@ -249,7 +249,11 @@ def _identify(client: Client, broker: BrokerSettings) -> None:
     if broker.tls:
         import ssl  # noqa: PLC0415 - OpenSSL is a third of the resident's memory; only those who use it pay
 
-        context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
-        if broker.cert_file is not None:
-            context.load_cert_chain(broker.cert_file, broker.key_file)
+        files = [str(path) for path in (broker.ca_file, broker.cert_file, broker.key_file) if path]
+        try:
+            context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
+            if broker.cert_file is not None:
+                context.load_cert_chain(broker.cert_file, broker.key_file)
+        except OSError as error:
+            raise OSError(f"{', '.join(files)}: {error.strerror or error}") from None
         client.tls_set_context(context)

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from firmware_tools import cli
+from firmware_tools import cli, packing
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -273,6 +274,31 @@ def test_a_file_that_is_none_of_ours_is_one_line(run: Run) -> None:
         path = Path(f"file-{number}")
         path.write_bytes(data)
         mistake(run("inspect", path))
+
+
+@pytest.mark.parametrize("name", ["draft/targets.json", "metadata"])
+def test_a_damaged_document_is_named(ready: Run, name: str) -> None:
+    path = Path("f/metadata/1.root.json" if name == "metadata" else f"f/{name}")
+    if name != "metadata":
+        ready("renew", "f")
+    path.write_bytes(b"{")
+    assert f"f/{name}: " in mistake(ready("renew", "f"))
+
+
+def test_a_file_that_shrinks_while_it_is_packed_is_said(
+    ready: Run, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes wrong in the middle is told, and not what the compressor thinks of half a frame."""
+    headers = packing._tar_info
+
+    def shrink(entry: Any) -> Any:
+        if not entry.directory:
+            entry.source.write_bytes(b"")
+        return headers(entry)
+
+    monkeypatch.setattr(packing, "_tar_info", shrink)
+    assert "changed while it was packed" in mistake(ready("pack", tree))
+    assert not list(Path().glob("*.tar.zst"))
 
 
 def test_verify_says_what_is_bad(ready: Run, tree: Path) -> None:

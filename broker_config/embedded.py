@@ -65,13 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(settings: EmbeddedSettings) -> None:
+    loop, ending = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
     # Imported late: amqtt takes half a second, and a refusal should not.
     from broker_config.connections import Connections  # noqa: PLC0415
     from broker_config.parent import on_parent_end  # noqa: PLC0415
 
-    loop, ending = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
     if not settings.detached:
         on_parent_end(ending.set)
     complaints = _Complaints()

@@ -1,5 +1,6 @@
 """`python -m device_agent CONFIG`: the resident process and nothing else; `fairlead-agent run` becomes this."""
 
+import signal
 import sys
 
 from device_agent import lean
@@ -29,4 +30,5 @@ def main(config: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the resident answers to it, Ctrl-C just ends it
     sys.exit(main(sys.argv[1]))

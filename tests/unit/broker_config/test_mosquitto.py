@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_config import __main__ as tool
+from broker_config import tool
 from broker_config.acl import DASHBOARD_READS, device_acl, service_acl
 from broker_config.bounds import PACKET_MOST
 from broker_config.mosquitto import (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from device_agent import AGENT_VERSION
+from device_agent.log import of_a_file
 from device_agent.settings import AgentSettings, load
 from fleet_protocol.errors import FleetError
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FleetError as error:
         sys.stderr.write(f"fairlead-agent: {error}\n")
     except OSError as error:
-        sys.stderr.write(f"fairlead-agent: {error.filename or ''}: {error.strerror or error}\n")
+        sys.stderr.write(f"fairlead-agent: {of_a_file(error)}\n")
     except KeyboardInterrupt:
         sys.stderr.write("fairlead-agent: interrupted\n")
     return 1

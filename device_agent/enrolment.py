@@ -44,6 +44,8 @@ def init(settings: AgentSettings, root: Path, *, replace_store: bool) -> int:
     try:
         _lay_down(settings, _read(root, limits.ROOT_SIZE), replace_store=replace_store)
     except ProtocolError as error:
+        if error.code == "untrusted":
+            raise ProtocolError("untrusted", f"{error.detail}; --replace begins again with {root}") from None
         raise ProtocolError(error.code, f"{root}: {error.detail}") from None
     key = device_key.create(settings.state_dir)
     sys.stdout.write(json.dumps(key.public_key) + "\n")

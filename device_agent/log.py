@@ -4,6 +4,7 @@ A line is `time LEVEL code: text`. A code may stand on a few lines in each minut
 count is written once the minute is over. No logging library: one costs more memory than the rest of the loop.
 """
 
+import errno
 import sys
 import threading
 import time
@@ -16,6 +17,12 @@ from fleet_protocol.ids import shown
 BURST: Final = 5
 WINDOW_S: Final = 60.0
 _LINE: Final = 400
+
+
+def of_a_file(error: OSError) -> str:
+    """What went wrong, with which file, and what to do where that is clear: one line for the command line."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}{'; free some space' if error.errno == errno.ENOSPC else ''}"
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """The command: a whole ceremony from the outside, and one line for every mistake."""
 
+import errno
 import json
 import os
 import subprocess
@@ -299,6 +300,21 @@ def test_a_file_that_shrinks_while_it_is_packed_is_said(
     monkeypatch.setattr(packing, "_tar_info", shrink)
     assert "changed while it was packed" in mistake(ready("pack", tree))
     assert not list(Path().glob("*.tar.zst"))
+
+
+@pytest.mark.parametrize("command", [["key", "k.pem", "--no-passphrase"], ["export-server", "f", "--out", "srv"]])
+def test_a_full_disk_is_one_line_and_the_next_try_succeeds(
+    ready: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Half a key file would be in the way: an existing one is never overwritten."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "free some space" in mistake(ready(*command))
+    ok(ready(*command))
 
 
 def test_verify_says_what_is_bad(ready: Run, tree: Path) -> None:

@@ -96,12 +96,17 @@ class Authority:
     def load(cls, directory: Path, *, passphrase: bytes | None = None) -> Self:
         """Read an authority; raises PolicyError `keys` where it is missing or the passphrase is wrong."""
         try:
-            certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
-            key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), passphrase)
+            pem, locked = (directory / "ca.pem").read_bytes(), (directory / "ca.key").read_bytes()
         except OSError as error:
             raise PolicyError("keys", f"no authority in {directory}: {error.strerror}; make one with ca init") from None
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+        except ValueError:
+            raise PolicyError("keys", f"{directory}/ca.pem is no certificate; restore it from a copy") from None
+        try:
+            key = serialization.load_pem_private_key(locked, passphrase)
         except (ValueError, TypeError):
-            raise PolicyError("keys", f"{directory}/ca.key needs its right passphrase") from None
+            raise PolicyError("keys", f"{directory}/ca.key is no key, or needs its right passphrase") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise PolicyError("keys", f"{directory}/ca.key is not an elliptic curve key")
         return cls(directory, certificate, key)

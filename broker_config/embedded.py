@@ -5,7 +5,6 @@ once it accepts connections, and ends on SIGTERM, SIGINT or the end of the proce
 It asks nobody for a name: what devices accept is decided by signatures alone. For a fleet, use mosquitto.
 """
 
-import argparse
 import asyncio
 import ipaddress
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker_config.bounds import PACKET_MOST
+from broker_config.one_line_parser import OneLineParser
 from fleet_protocol.errors import FleetError, PolicyError
 
 CONNECTIONS_MOST: Final = 2_000
@@ -48,7 +48,7 @@ class EmbeddedSettings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to end; 0 on an orderly end, 1 with one line on stderr where it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m broker_config.embedded", description=__doc__.split("\n", 1)[0])
+    parser = OneLineParser(prog="python -m broker_config.embedded", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default %(default)s)")
     parser.add_argument("--port", type=int, default=1883, help="0 lets the kernel choose (default %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep retained messages over a restart")
@@ -65,13 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(settings: EmbeddedSettings) -> None:
+    loop, ending = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
     # Imported late: amqtt takes half a second, and a refusal should not.
     from broker_config.connections import Connections  # noqa: PLC0415
     from broker_config.parent import on_parent_end  # noqa: PLC0415
 
-    loop, ending = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
     if not settings.detached:
         on_parent_end(ending.set)
     complaints = _Complaints()

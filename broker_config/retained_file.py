@@ -25,7 +25,8 @@ class RetainedFile:
             self._rows.execute("PRAGMA synchronous=NORMAL")
             self._rows.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
-            raise PolicyError("setup", f"cannot keep retained messages in {path}: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise PolicyError("setup", f"cannot keep retained messages in {path}: {reason}") from None
 
     def put(self, topic: str, qos: int, payload: bytes) -> None:
         """Remember a payload; an empty one forgets the topic."""

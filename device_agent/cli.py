@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from device_agent import AGENT_VERSION
+from device_agent.log import of_a_file
 from device_agent.settings import AgentSettings, load
 from fleet_protocol.errors import FleetError
 
 DEFAULT_CONFIG = Path("/etc/fairlead/agent.toml")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every mistake."""
+        self.exit(2, f"fairlead-agent: {message}; see `{self.prog} --help`\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FleetError as error:
         sys.stderr.write(f"fairlead-agent: {error}\n")
     except OSError as error:
-        sys.stderr.write(f"fairlead-agent: {error.filename or ''}: {error.strerror or error}\n")
+        sys.stderr.write(f"fairlead-agent: {of_a_file(error)}\n")
     except KeyboardInterrupt:
         sys.stderr.write("fairlead-agent: interrupted\n")
     return 1
@@ -57,7 +64,7 @@ def _resident(settings: AgentSettings) -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairlead-agent", description="Signed updates for this device over MQTT.")
+    parser = _Parser(prog="fairlead-agent", description="Signed updates for this device over MQTT.")
     parser.add_argument("--version", action="version", version=f"fairlead-agent {AGENT_VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _command(commands, "run", "be the agent of this device until SIGTERM")
@@ -75,9 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> argparse.ArgumentParser:
+def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text)
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"settings file ({DEFAULT_CONFIG})")
     return parser

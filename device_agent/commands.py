@@ -74,8 +74,8 @@ def fetch_logs(services: Services, service: str, lines: int) -> list[str]:
 
 def refusal(identity: str, error: FleetError | OSError) -> Reply:
     """The reply to a command that could not be carried out."""
-    code = error.code if isinstance(error, FleetError) else "io"
-    return Reply(id=identity, code=code, detail=str(error)[: limits.TEXT], result={})
+    code, detail = (error.code, error.detail) if isinstance(error, FleetError) else ("io", str(error))
+    return Reply(id=identity, code=code, detail=detail[: limits.TEXT], result={})
 
 
 def plain(health: Health) -> dict[str, Any]:

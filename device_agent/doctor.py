@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from device_agent.adapters.state_lock import state_lock
+from device_agent.log import of_a_file
 from device_agent.settings import AgentSettings
 from device_agent.supervisor.supervisor import Supervisor
 from device_agent.trust import device_key
@@ -62,7 +63,7 @@ def examine(settings: AgentSettings) -> list[Finding]:
         except FleetError as error:
             findings.append(Finding(name, well=False, text=error.detail))
         except OSError as error:
-            findings.append(Finding(name, well=False, text=f"{error.filename or ''} {error.strerror or error}"))
+            findings.append(Finding(name, well=False, text=of_a_file(error)))
     return findings
 
 

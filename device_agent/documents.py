@@ -1,11 +1,13 @@
 """The desk where documents from strangers become verified facts, one at a time, by workers.
 
 1. A worker is started for strangers' bytes only with a token; what turns out good gives its token back. So a flood of
-   bad documents costs a few workers a minute and nothing else, and the newest good one gets its turn.
+   bad documents costs a few workers a minute and nothing else, and the newest good one gets its turn. What is too large
+   costs no worker, and is counted by tokens of its own.
 2. A protocol fault is the document's: refused, counted, reported, remembered. Any other fault is ours or the
    network's: the document waits on and is looked at again after a backoff. So does one that was refused where the
    worker says when it may be offered again: newer keys may have signed it.
-3. New trust documents, and every new connection, are a reason to look again at what is obeyed now.
+3. New trust documents, and every new connection, are a reason to look again at what is obeyed now. Looking again waits
+   for one document at the most, and a manifest stands in for it only if it was good.
 4. A worker that dies three times over one document does so because of it.
 """
 
@@ -62,11 +64,13 @@ class DocumentDesk:
     ) -> None:
         self._intake, self._lane, self._spool, self._hearers = intake, lane, spool, hearers
         self._clock, self._log, self._retry_most_s = clock, log, retry_most_s
-        self._bucket = TokenBucket(clock.mono_s())
+        self._bucket, self._counting = TokenBucket(clock.mono_s()), TokenBucket(clock.mono_s())
         self._pauses: dict[TopicType, _Pause] = {}
         self._deaths: dict[bytes, int] = {}
         self._watched: dict[bytes, Judged] = {}
-        self._look_again = False
+        self._look_again = self._passed_over = False
+        """Rule 3: whether to look again, and whether a document went before it already."""
+        self._stood_in = False
         self._doubted: bytes | None = None
 
     def remember(self, topic: str, kind: TopicType) -> None:
@@ -118,21 +122,23 @@ class DocumentDesk:
         later = [kind for kind in self._pauses if self._pause_s(kind) > now_s]
         if self._bucket.ready_s(now_s) > now_s:
             return
-        waiting = self._intake.take(later)
+        again = self._look_again and topics.TIMESTAMP not in later
+        waiting = None if again and self._passed_over else self._intake.take(later)
         if waiting is not None:
+            self._passed_over = again
             self._bucket.take(now_s)
             self._judge(waiting)
-        elif self._look_again and topics.TIMESTAMP not in later:
+        elif again:
             self._bucket.take(now_s)
             self._verify_again()
 
     def _count_oversized(self) -> None:
         now_s = self._clock.mono_s()
-        if self._bucket.ready_s(now_s) > now_s:
+        if self._counting.ready_s(now_s) > now_s:
             return
         topic = self._intake.take_oversized()
         if topic is not None:
-            self._bucket.take(now_s)
+            self._counting.take(now_s)
             self._log.warning("size", f"dropped a message on {shown(topic)}")
             self._hearers.event(Refused(at=self._clock.moment(), code="size"))
 
@@ -143,17 +149,18 @@ class DocumentDesk:
             if args["group"] != self._hearers.group():
                 self._bucket.give_back()
                 return
-            self._look_again = False  # verifying it refreshes the trust documents too
         try:
             args["path"] = str(self._spool.put(waiting.kind, waiting.payload))
         except (OSError, FleetError) as error:
             self._wait_on(waiting, "io", str(error))
             return
+        if waiting.kind is topics.MANIFEST:
+            self._stood_in, self._look_again = self._look_again, False
         self._lane.add(waiting.kind.name, args, lambda answer: self._conclude(waiting, answer))
 
     def _verify_again(self) -> None:
         """Rule 3: what is obeyed now, under the trust documents of now."""
-        self._look_again = False
+        self._look_again = self._passed_over = False
         group, path = self._hearers.group(), self._spool.accepted_path(topics.MANIFEST)
         if group is None or path is None:
             self._lane.add("refresh", {}, self._conclude_again)
@@ -162,8 +169,10 @@ class DocumentDesk:
 
     def _conclude(self, waiting: Waiting, answer: Answer) -> None:
         if answer.get("ok"):
+            self._stood_in = False
             self._accept(waiting, answer["result"])
             return
+        self._look_again, self._stood_in = self._look_again or self._stood_in, False
         code, detail = fault(answer)
         if code == "worker":
             self._deaths[waiting.digest] = self._deaths.get(waiting.digest, 0) + 1

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from fleet_protocol.errors import CODES, Fault, PolicyError, ProtocolError, Tran
 from fleet_protocol.ids import check_id, shown
 
 _TIMEOUT_S: Final = 30.0
+_TOKEN_MOST: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,11 @@ def init(settings: AgentSettings, root: Path, *, replace_store: bool) -> int:
     Raises PolicyError `setup`, `conflict` or `keys`, ProtocolError for a root that does not verify.
     """
     try:
-        data = root.read_bytes()
-    except OSError as error:
-        raise PolicyError("setup", f"{root}: {error.strerror}") from None
-    _lay_down(settings, data, replace_store=replace_store)
+        _lay_down(settings, _read(root, limits.ROOT_SIZE), replace_store=replace_store)
+    except ProtocolError as error:
+        if error.code == "untrusted":
+            raise ProtocolError("untrusted", f"{error.detail}; --replace begins again with {root}") from None
+        raise ProtocolError(error.code, f"{root}: {error.detail}") from None
     key = device_key.create(settings.state_dir)
     sys.stdout.write(json.dumps(key.public_key) + "\n")
     return 0
@@ -99,9 +102,7 @@ def check_first_root(data: bytes, fleet: str) -> None:
 
 
 def _register(enrolment: Enrolment, body: dict[str, Any]) -> dict[str, Any]:
-    url = enrolment.server.rstrip("/") + "/api/nodes/register"
-    if not url.startswith(("http://", "https://")):
-        raise PolicyError("setup", f"--server {shown(enrolment.server)} is not http(s)://host:port")
+    url = _checked(enrolment.server) + "/api/nodes/register"
     request = urllib.request.Request(  # noqa: S310 - the scheme was just checked
         url,
         data=strict_json.dumps(body),
@@ -142,10 +143,28 @@ def _object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _token(given: str) -> str:
-    if not given.startswith("@"):
-        return given
+def _checked(server: str) -> str:
     try:
-        return Path(given[1:]).read_text(encoding="utf-8").strip()
+        parts = urllib.parse.urlsplit(server)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise PolicyError("setup", f"--server {shown(server)} is not http(s)://host:port")
+    return server.rstrip("/")
+
+
+def _token(given: str) -> str:
+    token = _read(Path(given[1:]), _TOKEN_MOST).decode("utf-8", "replace").strip() if given.startswith("@") else given
+    if not token or len(token) > _TOKEN_MOST or not token.isascii() or not token.isprintable() or " " in token:
+        raise PolicyError("unauthorized", "a token is one word of printable ASCII; --token @FILE reads it from a file")
+    return token
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The file, or one byte more than `most` of it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)
     except OSError as error:
-        raise PolicyError("setup", f"{given[1:]}: {error.strerror}") from None
+        raise PolicyError("setup", f"{path}: {error.strerror}") from None

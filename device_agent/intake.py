@@ -5,6 +5,7 @@
 3. Bytes that were judged already are not judged again: redelivery is a no-op. Those that were refused are looked at
    once more after a new connection or new trust documents, for what was wrong may have been ours.
 4. All this takes memory for one document per topic, whatever arrives.
+5. Kinds take turns: a flood of one kind holds up no other.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ COMMANDS_MOST: Final = 16
 _JUDGED_MOST: Final = 64
 _TRUST_MOST: Final = 2 * limits.ROOT_ROTATIONS
 ORDER: Final = (topics.COMMAND, topics.ASSIGNMENT, topics.MANIFEST)
-"""Which document is looked at first."""
+"""Which kind is looked at first, where none has had its turn yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Intake:
         self._told = False
         self._oversized: str | None = None
         self._lock = threading.Lock()
+        self._turns = list(ORDER)
+        """The kind whose turn is the longest ago comes first."""
         self._newest: dict[str, Waiting] = {}
         self._commands: deque[Waiting] = deque()
         self._judged: OrderedDict[bytes, bool] = OrderedDict()
@@ -83,13 +86,15 @@ class Intake:
             self._told = False
 
     def take(self, later: Container[TopicType] = ()) -> Waiting | None:
-        """The next document to look at; kinds in `later` wait on."""
+        """The next document to look at (rule 5); kinds in `later` wait on."""
         with self._lock:
-            if self._commands and topics.COMMAND not in later:
-                return self._commands.popleft()
-            waiting = [one for one in self._newest.values() if one.kind not in later]
-            waiting.sort(key=lambda one: ORDER.index(one.kind))
-            return self._newest.pop(waiting[0].topic) if waiting else None
+            for kind in self._turns:
+                waiting = None if kind in later else self._first(kind)
+                if waiting is not None:
+                    self._turns.remove(kind)
+                    self._turns.append(kind)
+                    return waiting
+        return None
 
     def kinds(self) -> set[TopicType]:
         """What kinds of documents wait."""
@@ -133,6 +138,12 @@ class Intake:
         with self._lock:
             changed, self._trust_changed = self._trust_changed, False
         return changed
+
+    def _first(self, kind: TopicType) -> Waiting | None:
+        if kind is topics.COMMAND:
+            return self._commands.popleft() if self._commands else None
+        topic = next((one.topic for one in self._newest.values() if one.kind is kind), None)
+        return None if topic is None else self._newest.pop(topic)
 
     def _tell(self) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ A line is `time LEVEL code: text`. A code may stand on a few lines in each minut
 count is written once the minute is over. No logging library: one costs more memory than the rest of the loop.
 """
 
+import errno
 import os
 import sys
 import threading
@@ -29,6 +30,12 @@ class Stream(Protocol):
 
     def write(self, text: str, /) -> int: ...
     def flush(self) -> None: ...
+
+
+def of_a_file(error: OSError) -> str:
+    """What went wrong, with which file, and what to do where that is clear: one line for the command line."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}{'; free some space' if error.errno == errno.ENOSPC else ''}"
 
 
 @dataclass(slots=True)

@@ -141,7 +141,9 @@ def load(path: Path) -> AgentSettings:
 
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise PolicyError("setup", f"{path}: {error.strerror}; --config names another file") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError("setup", f"{path}: {error}") from None
     return parse(table, path)
 

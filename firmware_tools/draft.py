@@ -11,7 +11,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from firmware_tools.files import sync_directory, write_atomically
 from firmware_tools.fleet import Fleet
 from firmware_tools.keys import name_of
-from firmware_tools.metadata import read_targets
+from firmware_tools.metadata import naming, read_targets
 from firmware_tools.root_chain import RootDocument, read_root, verify_first, verify_next
 from fleet_protocol import limits, strict_json
 from fleet_protocol.envelope import KeySet
@@ -100,9 +100,10 @@ def load(fleet: Fleet, role: DraftRole) -> Draft | None:
         return None
     data = path.read_bytes()
     roots = fleet.roots()
-    if role == "targets":
-        return Draft(role, path, read_targets(data), (_set_of("targets", fleet.root()),))
-    root = read_root(data)
+    with naming(path):
+        if role == "targets":
+            return Draft(role, path, read_targets(data), (_set_of("targets", fleet.root()),))
+        root = read_root(data)
     by = [roots[-1]] if roots else []
     return Draft(role, path, root.metadata, tuple(_set_of("root", each) for each in (*by, root)))
 
@@ -161,4 +162,5 @@ def type_of(path: Path) -> str:
 def read_file(path: Path, role: DraftRole) -> Metadata[Root] | Metadata[Targets]:
     """Another holder's copy of a draft; raises ProtocolError where it is not valid."""
     data = path.read_bytes()
-    return read_root(data).metadata if role == "root" else read_targets(data)
+    with naming(path):
+        return read_root(data).metadata if role == "root" else read_targets(data)

@@ -26,16 +26,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_new_private(path: Path, data: bytes) -> None:
-    """Create `path` with mode 0600, or raise PolicyError `conflict` where it exists."""
+    """Create `path` whole with mode 0600, or raise PolicyError `conflict` where it exists."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
     except FileExistsError:
         raise PolicyError("conflict", f"{path} exists already and is never overwritten") from None
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    finally:
+        Path(name).unlink()
     sync_directory(path.parent)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from tuf.api.metadata import Metadata, Targets
 
 from firmware_tools.files import write_atomically
-from firmware_tools.metadata import read_targets
+from firmware_tools.metadata import naming, read_targets
 from firmware_tools.root_chain import RootDocument, verify_chain
 from fleet_protocol.errors import PolicyError, ProtocolError
 
@@ -64,7 +64,8 @@ class Fleet:
             return ()
         if sorted(found) != list(range(1, len(found) + 1)):
             raise ProtocolError("root", f"{self.metadata} does not hold roots 1 to {max(found)} without a gap")
-        return verify_chain([found[version].read_bytes() for version in sorted(found)])
+        with naming(self.metadata):
+            return verify_chain([found[version].read_bytes() for version in sorted(found)])
 
     def root(self) -> RootDocument:
         """The newest signed root. Raises PolicyError `setup` where there is none yet."""
@@ -83,7 +84,8 @@ class Fleet:
         data = self.targets_bytes()
         if data is None:
             return None
-        metadata = read_targets(data)
+        with naming(self.metadata):
+            metadata = read_targets(data)
         if not any(root.accepts_targets(metadata) for root in reversed(self.roots())):
             detail = f"the signed catalogue in {self.metadata} does not verify: it was altered; restore it from a copy"
             raise PolicyError("catalogue", detail)

@@ -1,6 +1,9 @@
 """TUF metadata read strictly: what python-tuf would shrug at is refused before it sees the bytes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
@@ -19,6 +22,15 @@ _SIZES: Final[dict[str, int]] = {
     "snapshot": limits.SNAPSHOT_SIZE,
     "timestamp": limits.TIMESTAMP_SIZE,
 }
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whatever is wrong with what is read in this block, the error says where it lies."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise ProtocolError(error.code, f"{path}: {error.detail}") from None
 
 
 def read(kind: type[S], data: bytes) -> Metadata[S]:

@@ -60,7 +60,9 @@ def read(path: Path) -> dict[str, Any]:
     """The options of a file, with every name and type checked. Raises PolicyError `bad-request`."""
     try:
         options = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise PolicyError("bad-request", f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError("bad-request", f"{path}: {error}") from None
     for name, value in options.items():
         wanted = _TYPES.get(name)

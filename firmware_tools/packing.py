@@ -122,12 +122,14 @@ def _pack_tree(source: Path, out: Path, level: int) -> tuple[int, int]:
     headers = [info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict") for info in infos]
     total = sum(len(header) for header in headers) + sum(_padded(entry.size) for entry in entries) + 2 * _BLOCK
     with out.open("wb") as file:
-        with _compressor(level, total).stream_writer(file, size=total, closefd=False) as packed:
-            for entry, header in zip(entries, headers, strict=True):
-                packed.write(header)
-                if not entry.directory:
-                    _write_content(packed, entry)
-            packed.write(bytes(2 * _BLOCK))
+        # Not a context manager: after an error it would complain that the frame is not whole, and hide the error.
+        packed = _compressor(level, total).stream_writer(file, size=total, closefd=False)
+        for entry, header in zip(entries, headers, strict=True):
+            packed.write(header)
+            if not entry.directory:
+                _write_content(packed, entry)
+        packed.write(bytes(2 * _BLOCK))
+        packed.flush(zstandard.FLUSH_FRAME)
         file.flush()
         os.fsync(file.fileno())
     return sum(entry.size for entry in entries), len(entries)

@@ -80,7 +80,9 @@ def read_passphrase(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             line = file.readline(_PASSPHRASE_MOST + 2).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise PolicyError("keys", f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise PolicyError("keys", f"{path}: {error}") from None
     if not 0 < len(line) <= _PASSPHRASE_MOST:
         raise PolicyError(

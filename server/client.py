@@ -192,6 +192,8 @@ class Client:
         except httpx.ConnectError as error:
             detail = f"no server answers at {self.url}: {error}. Is `fairlead serve` running?"
             raise ClientError("unreachable", detail, status=None) from None
+        except ValueError as error:
+            raise ClientError("bad-request", f"this can not be asked in JSON: {error}", status=None) from None
         except httpx.HTTPError as error:
             detail = f"the connection to {self.url} broke: {error or type(error).__name__}"
             raise ClientError("unreachable", detail, status=None) from None

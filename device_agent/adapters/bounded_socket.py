@@ -36,11 +36,13 @@ class BoundedSocket:
         """Bytes of the current packet that still go to paho."""
         self._skip = 0
         """Bytes of the current packet that are still to be dropped."""
+        self.alert = ""
+        """What the peer's TLS said when it hung up: why it did not like this device's certificate, say."""
 
     def recv(self, size: int) -> bytes:
         """At most `size` bytes; b"" where the peer has closed; BlockingIOError where nothing is there yet."""
         while not self._ready:
-            block = self._inner.recv(_BLOCK)
+            block = self._receive()
             if not block:
                 return b""
             self._raw += block
@@ -69,6 +71,13 @@ class BoundedSocket:
     def setblocking(self, flag: bool) -> None:
         """As of the inner socket."""
         self._inner.setblocking(flag)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._inner.recv(_BLOCK)
+        except OSError as error:
+            self.alert = str(getattr(error, "reason", None) or "")
+            raise
 
     def _frame(self) -> None:
         """Sort what was received into what paho gets and what is dropped."""

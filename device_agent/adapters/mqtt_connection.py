@@ -120,6 +120,8 @@ class Connection:
             if not self.open and self._holds(sock) and time.monotonic() >= connack_by_s:
                 self.why = "the broker did not answer CONNECT"
                 return
+        if sock.alert:
+            self.why = f"TLS: {sock.alert.replace('_', ' ').lower()}"
         if self.open and self._holds(sock):
             self._goodbye(sock, poll)
 
@@ -204,7 +206,8 @@ class Connection:
         self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if flags.is_disconnect_packet_from_server or not self.why:
-            self.why = str(reason)
+            early = not (self.open or flags.is_disconnect_packet_from_server)
+            self.why = "the broker hung up before it answered CONNECT" if early else str(reason)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         self._listener.received(message.topic, bytes(message.payload))
@@ -258,7 +261,11 @@ def _identify(client: Client, broker: BrokerSettings) -> None:
     if broker.tls:
         import ssl  # noqa: PLC0415 - OpenSSL is a third of the resident's memory; only those who use it pay
 
-        context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
-        if broker.cert_file is not None:
-            context.load_cert_chain(broker.cert_file, broker.key_file)
+        files = [str(path) for path in (broker.ca_file, broker.cert_file, broker.key_file) if path]
+        try:
+            context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
+            if broker.cert_file is not None:
+                context.load_cert_chain(broker.cert_file, broker.key_file)
+        except OSError as error:
+            raise OSError(f"{', '.join(files)}: {error.strerror or error}") from None
         client.tls_set_context(context)

@@ -64,7 +64,9 @@ def load(state_dir: Path) -> DeviceKey:
     try:
         data = read_optional(path, _FILE_SIZE)
         private = None if data is None else load_pem_private_key(data, None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except OSError as error:
+        raise PolicyError("keys", f"{path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise PolicyError("keys", f"{path}: {error}") from None
     if not isinstance(private, Ed25519PrivateKey):
         raise PolicyError("keys", f"{path} is missing or no ed25519 key; `fairlead-agent init` makes one")

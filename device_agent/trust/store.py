@@ -142,10 +142,15 @@ def initialise(state_dir: Path, root: bytes, *, replace_store: bool = False) -> 
         for path in directory.glob("metadata-*"):
             remove_tree(path)
         metadata = directory / "metadata-1"
-        metadata.mkdir(0o700)
-        write_atomic(metadata / ROOT_FILE, root)
-        fsync_dir(directory)
-        write_atomic(directory / _FLOORS, encode(Floors(anchor=digest, files={ROOT_FILE: digest})))
+        try:
+            metadata.mkdir(0o700)
+            write_atomic(metadata / ROOT_FILE, root)
+            fsync_dir(directory)
+            write_atomic(directory / _FLOORS, encode(Floors(anchor=digest, files={ROOT_FILE: digest})))
+        except OSError:
+            if not (directory / _FLOORS).exists():
+                remove_tree(metadata)  # nobody has trusted it yet, so that the next try finds nothing torn
+            raise
     return True
 
 

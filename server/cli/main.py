@@ -71,7 +71,7 @@ def serve(
 )
 def broker(context: typer.Context) -> None:
     """Configure a broker: render mosquitto's files, make certificates, run the embedded one. See `broker --help`."""
-    from broker_config.__main__ import main as broker_main  # noqa: PLC0415 - only this command needs it
+    from broker_config.tool import main as broker_main  # noqa: PLC0415 - only this command needs it
 
     raise typer.Exit(broker_main(context.args, program="fairlead broker"))
 

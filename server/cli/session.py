@@ -1,5 +1,6 @@
 """What every command shares: which server, which token, how answers and errors are printed."""
 
+import errno
 import json
 import os
 import sys
@@ -94,7 +95,9 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise failure(f"{error.filename or 'a file'}: {error.strerror or error}", "setup") from None
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "; free some space" if error.errno == errno.ENOSPC else ""
+        raise failure(f"{place}{error.strerror or error}{hint}", "setup") from None
 
 
 def failure(detail: str, code: str, *, status: int = 1) -> typer.Exit:

@@ -99,7 +99,7 @@ class Guardian:
         now_s = self._clock.now_s()
         if not self._untold or (self._told_s is not None and now_s - self._told_s < _BURST_S):
             return
-        topic, how = next(iter(spoilt.items()), ("several topics", "spoilt"))
+        topic, how = next(iter(spoilt.items()), ("a topic", "spoilt"))
         detail = f"{how} by somebody else, put right; {self._untold} since the last entry"
         logger.warning("{} was {}", topic, detail)
         with self._store.begin() as work:

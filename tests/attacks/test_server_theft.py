@@ -111,7 +111,12 @@ EVIL = Target(path="web/6.6.6/x86_64.tar.zst", length=1, sha256="ab" * 32)
 
 
 def test_s1_the_thief_can_choose_among_the_live_catalogue(stack: ServerStack) -> None:
-    accept(thiefs_manifest(stack), stack.catalogue.require(), fleet=FLEET, group=GROUP, now_s=time.time())
+    """Or else the refusals below would prove nothing."""
+    document, contents = thiefs_manifest(stack), stack.catalogue.require()
+    accept(document, contents, fleet=FLEET, group=GROUP, now_s=time.time())
+    role = contents.root.roles["deployment"]
+    opened = open_manifest(document, role=role, fleet=FLEET, group=GROUP, now_s=time.time())
+    assert [deployment.id for deployment in opened.document.deployments] == ["d-evil"]
 
 
 @pytest.mark.parametrize(

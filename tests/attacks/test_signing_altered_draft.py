@@ -176,7 +176,7 @@ def test_terminal_escapes_and_line_breaks_cannot_forge_the_words(fleet: Fleet, t
     assert any(r"runs: run 'a b' '\x1b[2K'" in line for line in seen)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_altered_byte_of_a_signed_draft_is_refused_or_means_the_same(fleet: Fleet, data: st.DataObject) -> None:
     path = fleet.draft / "targets.json"

@@ -59,7 +59,7 @@ def contents(root: Path) -> dict[str, tuple[bytes | None, bool]]:
 NAMES = st.from_regex(r"[a-z0-9_.-]{1,80}", fullmatch=True).filter(lambda name: name not in (".", ".."))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(files=st.dictionaries(st.tuples(NAMES, NAMES), st.tuples(st.binary(max_size=3_000), st.booleans()), max_size=5))
 def test_what_is_packed_is_what_a_device_unpacks(
     tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, str], tuple[bytes, bool]]
@@ -112,7 +112,7 @@ def with_checksums(plain: bytearray) -> bytes:
     return bytes(plain)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     edits=st.lists(
         st.tuples(

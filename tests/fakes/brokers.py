@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,16 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.readiness import DidNotStartError, start
+
 HOST = "127.0.0.1"
-_START_S = 20.0
-_AMQTT = """
-import asyncio, json, logging, sys
+_END_S = 20.0
+_AMQTT = r"""
+import asyncio, json, logging, os, socket, sys
 from amqtt.broker import Broker
 
 async def main():
     logging.basicConfig(level=logging.WARNING)
     broker = Broker(json.load(open(sys.argv[1])))
     await broker.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.sendto(b"READY=1", "\0" + os.environ["NOTIFY_SOCKET"][1:])
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -56,24 +59,13 @@ class RunningBroker:
         """End the broker with a signal (kill -9 unless told) and wait for its end."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(timeout=_START_S)
+            self._process.wait(timeout=_END_S)
             self._process = None
 
     def restart(self) -> None:
         """Start the broker, again or for the first time, on its port; returns once it takes connections."""
         self.kill()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + _START_S
-        while not _listens(self.host, self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise BrokerDidNotStartError(self.log.read_text(errors="replace")[-2_000:])
-            time.sleep(0.02)
-
-
-class BrokerDidNotStartError(Exception):
-    """The end of the broker's log."""
+        self._process = start(self._argv, self.log, lambda: listens(self.host, self.port))
 
 
 @contextmanager
@@ -123,11 +115,11 @@ def _running(kind: str, home: Path, argv: Callable[[int], list[str]]) -> Iterato
         broker = RunningBroker(kind, HOST, port, home / "log", argv(port))
         try:
             broker.restart()
-        except BrokerDidNotStartError:
-            if left:
-                continue
-            raise
-        break
+        except DidNotStartError:
+            if not left:
+                raise
+        else:
+            break
     try:
         yield broker
     finally:
@@ -151,7 +143,8 @@ def _directory(parent: Path, name: str) -> Path:
     return home
 
 
-def _listens(host: str, port: int) -> bool:
+def listens(host: str, port: int) -> bool:
+    """Whether somebody takes connections there."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((host, port)) == 0

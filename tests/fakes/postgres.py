@@ -5,7 +5,6 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import count
@@ -14,8 +13,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.fakes.readiness import start
+
 _OWNERS = ("postgres", "nobody")
-_START_S = 30.0
+_END_S = 30.0
 _NUMBERS = count(1)
 
 
@@ -50,32 +51,26 @@ def fresh_database(server: str) -> Iterator[str]:
 def _cluster(programs: Path, home: Path) -> Iterator[str]:
     owner = home.stat().st_uid
     who = {"user": owner, "group": home.stat().st_gid, "extra_groups": []} if os.getuid() == 0 else {}
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": home}
+    who["cwd"] = home
     data = home / "data"
     initdb = [programs / "initdb", "-D", data, "-U", "fairlead", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run(initdb, check=True, **quiet, **who)
+    subprocess.run(initdb, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **who)
     argv = [programs / "postgres", "-D", data, "-k", home, "-c", "listen_addresses=", "-c", "fsync=off"]
-    with (home / "log").open("wb") as log, subprocess.Popen(argv, stderr=log, **quiet, **who) as process:
-        try:
-            url = f"postgresql://fairlead@/postgres?host={home}"
-            _wait(url, process, home / "log")
-            yield url
-        finally:
-            process.send_signal(subprocess.signal.SIGINT)
-            process.wait(timeout=_START_S)
+    url = f"postgresql://fairlead@/postgres?host={home}"
+    process = start(argv, home / "log", lambda: _serves(url), **who)
+    try:
+        yield url
+    finally:
+        process.send_signal(subprocess.signal.SIGINT)
+        process.wait(timeout=_END_S)
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while True:
-        try:
-            psycopg.connect(url).close()
-        except psycopg.OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"PostgreSQL did not start: {log.read_text(errors='replace')[-2_000:]}")
-            time.sleep(0.05)
-        else:
-            return
+def _serves(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @contextmanager

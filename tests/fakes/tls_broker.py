@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -15,9 +14,9 @@ from broker_config.mosquitto import DeviceListener, MosquittoSettings, ServiceLi
 from broker_config.names import SERVER, service_name
 from broker_config.private_file import write_file
 from fleet_protocol.topics import Topics
-from tests.fakes.brokers import HOST, free_port
+from tests.fakes.brokers import HOST, free_port, listens
 from tests.fakes.mqtt_peer import V5, Peer
-from tests.fakes.waiting import until
+from tests.fakes.readiness import start
 
 DASHBOARD = service_name("grafana")
 
@@ -39,14 +38,9 @@ class TlsBroker:
     def start(self) -> None:
         """Start, again or for the first time; returns once both listeners take connections."""
         binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-        with (self.home / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [binary, "-c", str(self.settings.home / "mosquitto.conf")], stdout=log, stderr=log
-            )
-        process = self._process
-        for port in (self.settings.devices.port, self.settings.services.port):
-            until(lambda port=port: _listens(port) or process.poll() is not None)
-        assert process.poll() is None, (self.home / "log").read_text()
+        argv = [binary, "-c", self.settings.home / "mosquitto.conf"]
+        ports = self.settings.devices.port, self.settings.services.port
+        self._process = start(argv, self.home / "log", lambda: all(listens(HOST, port) for port in ports))
 
     def stop(self) -> None:
         """End in order, so that mosquitto writes its memory."""
@@ -118,8 +112,3 @@ def tls_broker(directory: Path) -> Iterator[TlsBroker]:
         yield broker
     finally:
         broker.stop()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0

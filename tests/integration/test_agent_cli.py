@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from device_agent.cli import main
 from tests.fakes.agent_process import AgentProcess
 from tests.fakes.brokers import free_port
 from tests.fakes.trust_fleet import Fleet
@@ -71,6 +72,54 @@ def test_mistakes_are_one_line(agent: AgentProcess) -> None:
     assert "unknown key surprise" in _fails(agent, "run")
     agent.config.unlink()
     assert "No such file" in _fails(agent, "doctor")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["frobnicate"], ["--frob"], ["run", "--frob"], ["init"], ["enroll", "--group", "g"]],
+    ids=" ".join,
+)
+def test_wrong_usage_is_one_line_and_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    err = capsys.readouterr().err
+    assert (ended.value.code, err.count("\n")) == (2, 1)
+    assert err.startswith("fairlead-agent: ")
+    assert "--help" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "parse: "), (b"\xff", "parse: "), (b"{}", "root"), (None, "setup: "), (bytes(600_000), "size")],
+)
+def test_a_root_that_is_none_is_named(agent: AgentProcess, tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "other.json"
+    if content is not None:
+        path.write_bytes(content)
+    err = _fails(agent, "init", "--root", str(path))
+    assert said in err
+    assert str(path) in err
+
+
+def test_a_root_without_end_is_not_read_to_its_end(agent: AgentProcess) -> None:
+    assert "size: /dev/zero" in _fails(agent, "init", "--root", "/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "server", ["", "nonsense", "ftp://x", "http://", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:0"]
+)
+def test_enrolling_at_what_is_no_server(agent: AgentProcess, server: str) -> None:
+    err = _fails(agent, "enroll", "--server", server, "--token", "t", "--group", "line-1")
+    assert "is not http(s)://host:port" in err
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\nb", "t\u00f6ken", "@junk", "@empty", "@/dev/zero"])
+def test_enrolling_with_what_is_no_token(agent: AgentProcess, token: str) -> None:
+    (agent.directory / "junk").write_bytes(b"\xff\xfe")
+    (agent.directory / "empty").write_bytes(b"")
+    given = token.replace("@", f"@{agent.directory}/") if token in ("@junk", "@empty") else token
+    err = _fails(agent, "enroll", "--server", "http://127.0.0.1:1", "--token", given, "--group", "line-1")
+    assert "unauthorized: a token is one word" in err
 
 
 def test_doctor_says_what_to_do(agent: AgentProcess) -> None:

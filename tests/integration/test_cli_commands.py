@@ -220,6 +220,7 @@ MISTAKES = {
     "a token of words": (["devices", "--token", "a b"], "one word of printable ASCII"),
     "a token of others": (["devices", "--token", "t\u00f6ken"], "one word of printable ASCII"),
     "a token file": (["devices", "--token", "@/nowhere"], "/nowhere: No such file"),
+    "a number that is none": (["publish", "w", "1", "--group", "g", "--soak", "nan"], "can not be asked in JSON"),
     "no prefix": (["doctor", "--prefix", "a/#"], "topic prefix"),
 }
 

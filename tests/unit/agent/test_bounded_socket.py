@@ -1,5 +1,7 @@
 """The socket that never holds more of one packet than the agent allows, under every fragmentation."""
 
+import ssl
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,3 +107,19 @@ def test_the_end_is_passed_on() -> None:
     sock = BoundedSocket(Ended(b"", []), most=MOST, version=4, oversized=lambda topic, size: None)
     assert sock.recv(10) == b""
     assert sock.pending() == 0
+
+
+def test_what_tls_says_when_it_hangs_up_is_kept() -> None:
+    """Otherwise a device with a revoked certificate could only say that something went wrong."""
+
+    class Refusing(Wire):
+        def recv(self, size: int) -> bytes:
+            error = ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca")
+            error.reason = "TLSV1_ALERT_UNKNOWN_CA"
+            raise error
+
+    for wire, alert in ((Refusing(b"", []), "TLSV1_ALERT_UNKNOWN_CA"), (Wire(b"", []), "")):
+        sock = BoundedSocket(wire, most=MOST, version=5, oversized=lambda *_: None)
+        with pytest.raises(OSError):
+            sock.recv(1)
+        assert sock.alert == alert

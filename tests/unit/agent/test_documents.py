@@ -129,6 +129,25 @@ def test_rule_1_a_flood_costs_a_few_workers_and_the_newest_gets_its_turn(world: 
     assert isinstance(world.events[-1], Accepted)
 
 
+def test_rule_1_a_flood_of_commands_holds_up_no_manifest(world: World) -> None:
+    """A recall among them, say: it gets the second token that there is."""
+    for number in range(100):
+        world.intake.offer(COMMAND, b"bad %d" % number)
+    world.offer(MANIFEST, b"good")
+    world.refuse("command", "parse")
+    world.answer("manifest", to_json(PLAN))
+    assert [type(event) for event in world.events] == [Refused, Accepted]
+
+
+def test_rule_1_a_flood_of_oversized_messages_takes_no_document_its_token(world: World) -> None:
+    for _ in range(3 * CAPACITY):
+        world.offer(MANIFEST, b"x" * 300_000)
+    assert world.refusals == ["size"] * CAPACITY
+    world.offer(MANIFEST, b"good")
+    world.answer("manifest", to_json(PLAN))
+    assert isinstance(world.events[-1], Accepted)
+
+
 def test_rule_2_a_protocol_fault_is_counted_and_remembered(world: World) -> None:
     world.offer(MANIFEST, b"bad")
     world.refuse("manifest", "signature")
@@ -218,6 +237,27 @@ def test_rule_3_a_refused_manifest_is_looked_at_again_with_new_trust(world: Worl
     world.offer(MANIFEST, b"m")
     world.answer("manifest", to_json(PLAN))
     assert isinstance(world.events[-1], Accepted)
+
+
+@pytest.mark.parametrize("topic", [COMMAND, ASSIGNMENT, MANIFEST])
+def test_rule_3_looking_again_waits_for_one_document_at_the_most(world: World, topic: str) -> None:
+    """A flood of bad documents must not keep a device from hearing that a key was revoked."""
+    world.intake.offer(TIMESTAMP, b"t")
+    for number in range(2):
+        world.offer(topic, b"bad %d" % number)
+    kind = topic.rpartition("/")[2]
+    world.refuse(kind, "signature")
+    world.answer("refresh", {"root": 1})
+    assert world.worker.orders[0].op == kind
+    world.refuse(kind, "signature")
+    assert not world.worker.orders
+
+
+def test_rule_3_a_good_manifest_is_looking_again(world: World) -> None:
+    world.intake.offer(TIMESTAMP, b"t")
+    world.offer(MANIFEST, b"good")
+    world.answer("manifest", to_json(PLAN))
+    assert not world.worker.orders
 
 
 def test_rule_4_a_document_that_kills_workers_is_given_up(world: World) -> None:

@@ -85,6 +85,28 @@ def test_rule_4_verdicts_are_bounded() -> None:
     assert intake.verdict(digest_of(MANIFEST, b"999")) is False
 
 
+def test_rule_5_a_flood_of_one_kind_holds_up_no_other() -> None:
+    intake, _ = _intake()
+    taken = []
+    for number in range(6):
+        for _ in range(COMMANDS_MOST):
+            intake.offer(COMMAND, b"c%d" % number)
+        intake.offer(ASSIGNMENT, b"a%d" % number)
+        intake.offer(MANIFEST, b"m")
+        waiting = intake.take()
+        assert waiting is not None
+        taken.append(waiting.kind)
+    assert taken == [topics.COMMAND, topics.ASSIGNMENT, topics.MANIFEST] * 2
+
+
+def test_rule_5_a_kind_that_waits_on_gives_its_turn_away_and_keeps_its_place() -> None:
+    intake, _ = _intake()
+    for topic in (COMMAND, ASSIGNMENT, MANIFEST):
+        intake.offer(topic, topic.encode())
+    taken = [intake.take(later) for later in ([topics.COMMAND], [topics.COMMAND, topics.MANIFEST], [], [])]
+    assert [one and one.topic for one in taken] == [ASSIGNMENT, None, COMMAND, MANIFEST]
+
+
 def test_news_is_told_once_until_somebody_looks() -> None:
     intake, told = _intake()
     intake.offer(MANIFEST, b"1")

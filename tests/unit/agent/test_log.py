@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from device_agent.log import BURST, WINDOW_S, Log
 
 
@@ -42,6 +44,11 @@ def test_one_line_whatever_a_peer_says() -> None:
 
 
 def test_a_closed_stream_is_no_error() -> None:
-    sink, stream, _ = _log()
+    sink, stream, time = _log()
     stream.close()
-    sink.error("x", "y")
+    for _ in range(BURST + 1):
+        sink.error("x", "y")
+    time.now_s = WINDOW_S
+    sink.flush()
+    with pytest.raises(ValueError, match="closed"):
+        stream.getvalue()

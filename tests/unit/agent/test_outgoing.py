@@ -73,6 +73,9 @@ def test_filters(outgoing: Outgoing) -> None:
 
 def test_ringing_after_the_end_is_harmless() -> None:
     box = Outgoing()
-    box.close()
-    box.close()
+    box.put(_message("reply", b"1"))
+    for _ in range(2):
+        box.close()
     box.stop()
+    box.put(_message("reply", b"2"))
+    assert _payloads(box) == [b"1", b"2"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_config import __main__ as tool
+from broker_config import tool
 from broker_config.acl import DASHBOARD_READS, device_acl, service_acl
 from broker_config.bounds import PACKET_MOST
 from broker_config.mosquitto import (
@@ -174,3 +174,44 @@ def test_the_tools_mistakes_are_one_line(
     err = capsys.readouterr().err
     assert (status, err.count("\n")) == (1, 1)
     assert said in err
+
+
+@pytest.mark.parametrize(
+    "words", ["", "frobnicate", "--frob", "render", "render nginx --out x", "ca", "ca init", "embedded --port x"]
+)
+def test_the_tools_wrong_usage_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        tool.main(words.split())
+    err = capsys.readouterr().err
+    assert (ended.value.code, err.count("\n")) == (2, 1)
+    assert "--help" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("ca.pem", "ca.pem is no certificate"), ("ca.key", "ca.key is no key"), ("issued.json", "issued.json")],
+)
+def test_a_damaged_authority_says_which_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tool.main(["ca", "init", "--kind", "device", "--fleet", "acme", "--dir", "dev"]) == 0
+    (tmp_path / "dev" / name).write_bytes(b"\xff")
+    assert tool.main(["ca", "device", "node-1", "--dir", "dev"]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_an_empty_passphrase_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An authority whose owner thinks that its key is encrypted would be worse than none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "passphrase").write_bytes(b"\nsecond line\n")
+    assert (
+        tool.main(
+            ["ca", "init", "--kind", "device", "--fleet", "acme", "--dir", "dev", "--passphrase-file", "passphrase"]
+        )
+        == 1
+    )
+    assert "is empty" in capsys.readouterr().err
+    assert not (tmp_path / "dev").exists()

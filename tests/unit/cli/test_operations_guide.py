@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_config import __main__ as tool
+from broker_config import tool
 from server.cli import main as cli
 
 DOCS = Path(__file__).parents[3] / "docs"

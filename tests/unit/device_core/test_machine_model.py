@@ -217,6 +217,4 @@ class DeviceMachine(RuleBasedStateMachine):
 
 
 TestDeviceMachine = DeviceMachine.TestCase
-TestDeviceMachine.settings = settings(
-    max_examples=80, stateful_step_count=60, derandomize=True, deadline=None, database=None
-)
+TestDeviceMachine.settings = settings(max_examples=80, stateful_step_count=60)

@@ -130,7 +130,7 @@ def _flip(data: bytes, at: int, bit: int) -> bytes:
     return data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(at=st.integers(0, len(packed(GOOD)) - 1), bit=st.integers(0, 7))
 def test_damage_is_an_error_with_a_code_or_another_digest(tmp_path: Path, at: int, bit: int) -> None:
     """Whatever bit is wrong: no exception without a code, and never the same digest."""
@@ -144,7 +144,7 @@ def test_damage_is_an_error_with_a_code_or_another_digest(tmp_path: Path, at: in
         assert error.code in ("format", "archive")
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.binary(max_size=3_000))
 def test_any_tar_bytes_end_in_a_code(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.tar.zst"

@@ -1,15 +1,17 @@
 """The command: a whole ceremony from the outside, and one line for every mistake."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from firmware_tools import cli
+from firmware_tools import cli, packing
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -273,6 +275,46 @@ def test_a_file_that_is_none_of_ours_is_one_line(run: Run) -> None:
         path = Path(f"file-{number}")
         path.write_bytes(data)
         mistake(run("inspect", path))
+
+
+@pytest.mark.parametrize("name", ["draft/targets.json", "metadata"])
+def test_a_damaged_document_is_named(ready: Run, name: str) -> None:
+    path = Path("f/metadata/1.root.json" if name == "metadata" else f"f/{name}")
+    if name != "metadata":
+        ready("renew", "f")
+    path.write_bytes(b"{")
+    assert f"f/{name}: " in mistake(ready("renew", "f"))
+
+
+def test_a_file_that_shrinks_while_it_is_packed_is_said(
+    ready: Run, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes wrong in the middle is told, and not what the compressor thinks of half a frame."""
+    headers = packing._tar_info
+
+    def shrink(entry: Any) -> Any:
+        if not entry.directory:
+            entry.source.write_bytes(b"")
+        return headers(entry)
+
+    monkeypatch.setattr(packing, "_tar_info", shrink)
+    assert "changed while it was packed" in mistake(ready("pack", tree))
+    assert not list(Path().glob("*.tar.zst"))
+
+
+@pytest.mark.parametrize("command", [["key", "k.pem", "--no-passphrase"], ["export-server", "f", "--out", "srv"]])
+def test_a_full_disk_is_one_line_and_the_next_try_succeeds(
+    ready: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Half a key file would be in the way: an existing one is never overwritten."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "free some space" in mistake(ready(*command))
+    ok(ready(*command))
 
 
 def test_verify_says_what_is_bad(ready: Run, tree: Path) -> None:

@@ -49,7 +49,7 @@ def lay(root: Path, files: dict[str, tuple[bytes, bool]], *, order: int, umask: 
         os.umask(old)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(files=TREES, orders=st.tuples(st.integers(0, 99), st.integers(0, 99)), umask=st.sampled_from([0o000, 0o077]))
 def test_the_same_tree_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, tuple[bytes, bool]], orders: tuple[int, int], umask: int

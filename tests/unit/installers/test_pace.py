@@ -66,9 +66,10 @@ def test_the_deadline_is_for_all_of_it() -> None:
 
 def test_the_own_limit_is_not_held_against_the_source() -> None:
     time = Time()
-    limited = pace(time, most=500, least=1_000)
+    limited = pace(time, most=500, least=1_000, deadline_s=1_000)
     for _ in range(40):
         limited.took(500)
+    assert time.now_s - 100.0 == pytest.approx(40), "at half of what a source has to give, without a complaint"
 
 
 def test_a_wait_is_never_longer_than_the_deadline() -> None:

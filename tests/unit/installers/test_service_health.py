@@ -246,4 +246,5 @@ def test_python_writes_no_bytecode_into_the_slot(tmp_path: Path) -> None:
         tree = device.run("stage", release=wanted, slot="a", active=None)["tree"]
         device.run("activate", release=wanted, slot="a", previous=None, tree=tree)
         until(lambda: device.supervisor.logs("app", 1) == ("up",))
+        assert sorted(path.name for path in device.slot("a").iterdir()) == ["main.py", "part.py"]
         device.run("activate", release=wanted, slot="a", previous=None, tree=tree)

@@ -105,9 +105,20 @@ def test_a_walk_closes_what_it_opens(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.parametrize("entries", [3, 1_000])
-def test_a_tree_is_synced_piece_by_piece_or_at_once(tmp_path: Path, entries: int) -> None:
-    sync_tree(tree(tmp_path), entries)
+@pytest.mark.parametrize(("entries", "synced"), [(64, "every piece"), (65, "the file system")])
+def test_a_tree_is_synced_piece_by_piece_or_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: int, synced: str
+) -> None:
+    """No piece is forgotten, nor the two directories that hold the names."""
+    root, seen, fsync = tree(tmp_path / "slot"), set[Path](), os.fsync
+
+    def noting(descriptor: int) -> None:
+        seen.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    sync_tree(root, entries)
+    assert seen == ({root.parent, root, *root.rglob("*")} if synced == "every piece" else set())
 
 
 def slots_of(tmp_path: Path) -> Slots:
@@ -175,6 +186,38 @@ def test_only_content_of_the_same_name_is_continued(tmp_path: Path) -> None:
     slots.settle("a")
     assert not slots.begin("a", "other")
     assert list(slots.path("a").iterdir()) == []
+
+
+def test_content_whose_directory_was_never_made_is_not_continued(tmp_path: Path) -> None:
+    """Rule 3: power was lost between the marker and the directory."""
+    slots = slots_of(tmp_path)
+    (slots.path("a") / "file").unlink()
+    slots.path("a").rmdir()
+    assert not slots.begin("a", "content")
+    assert slots.path("a").is_dir()
+
+
+def test_a_slot_that_is_begun_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, fsync = [False], os.fsync
+
+    def noting(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path / "slots/app":
+            there.append((tmp_path / "slots/app/b").is_dir())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    slots_of(tmp_path).begin("b", "content")
+    assert there[-1], "the package's directory is synced after the slot's name is in it"
+
+
+def test_a_slot_is_opened_itself_and_for_everybody_to_read(tmp_path: Path) -> None:
+    slots = slots_of(tmp_path)
+    slots.path("a").chmod(0o700)
+    with slots.opened("a") as descriptor:
+        assert os.fstat(descriptor).st_mode & 0o7777 == 0o755
+    slots.path("b").symlink_to("a")
+    with pytest.raises(OSError, match="directory"), slots.opened("b"):
+        raise AssertionError("a link was followed")
 
 
 def test_clearing_follows_no_link(tmp_path: Path) -> None:

@@ -395,7 +395,7 @@ def test_an_altered_artifact_is_a_wrong_digest_whatever_the_parser_says(tmp_path
         os.close(descriptor)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     position=st.integers(0, 4_000),
     value=st.binary(min_size=1, max_size=24),
@@ -419,7 +419,7 @@ def test_a_damaged_stream_never_gets_out(tmp_path_factory: pytest.TempPathFactor
 NAME = st.text(st.sampled_from("aA.-_/\\ \u00e9\u0301\u0131"), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(names=st.lists(NAME, min_size=1, max_size=6), kinds=st.lists(st.sampled_from("05125"), min_size=6, max_size=6))
 def test_generated_archives_stay_inside(tmp_path_factory: pytest.TempPathFactory, names, kinds) -> None:  # type: ignore[no-untyped-def]
     root = tmp_path_factory.mktemp("names")

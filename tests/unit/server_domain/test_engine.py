@@ -164,3 +164,43 @@ def test_the_share_and_the_names_are_those_of_all_open_waves():
     assert (share_of(FRESH), named_devices(FRESH)) == (0, ())
     assert (share_of(OPEN), named_devices(OPEN)) == (500, ("node-1",))
     assert named_devices(replace(OPEN, wave=1)) == ("node-1",)
+
+
+def test_e3_with_nobody_to_compare_with_every_silent_device_counts():
+    full = replace(OPEN, wave=1)
+    within, beyond = (seen(of_wave=1, wave=Arm(devices=10, silent=silent)) for silent in (2, 3))
+    assert decide(full, within, 1_001) == []
+    (decision,) = decide(full, beyond, 1_001)
+    assert decision == Hold(reason="3 of 10 selected devices are silent, against 0 of 0 not selected")
+
+
+def test_e2_a_share_of_failures_at_the_rate_is_tolerated():
+    evidence = seen(wave=Arm(devices=100, committed=27, failed=3))
+    assert decide(OPEN, evidence, 1_001) == []
+
+
+def test_e5_one_commit_is_enough_for_a_wave_of_one():
+    assert decide(OPEN, seen(wave=Arm(devices=1, committed=1)), 9_999) == [OpenWave(index=1)]
+
+
+def test_e5_a_wave_whose_opening_nobody_knows_has_not_soaked():
+    assert decide(replace(OPEN, wave_opened_s=None), PASSED, 9_999) == []
+
+
+@pytest.mark.parametrize(
+    ("decision", "state", "reason"),
+    [
+        (Hold(reason="x"), RolloutState.HELD, "x"),
+        (Recall(reason="y"), RolloutState.RECALLED, "y"),
+        (Complete(), RolloutState.COMPLETE, ""),
+    ],
+)
+def test_e6_whatever_ends_a_wave_ends_the_wish_to_advance(decision, state, reason):
+    asked = replace(OPEN, advance=True, reason="as before")
+    once = apply(asked, decision, 2_000)
+    assert once == replace(OPEN, state=state, reason=reason)
+    assert apply(once, decision, 3_000) == once, "E8"
+
+
+def test_e5_the_soak_begins_with_the_opening():
+    assert apply(OPEN, OpenWave(index=1), 2_000).wave_opened_s == 2_000

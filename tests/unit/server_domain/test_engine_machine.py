@@ -110,4 +110,4 @@ class EngineWorld(RuleBasedStateMachine):
 
 
 TestEngineWorld = EngineWorld.TestCase
-TestEngineWorld.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)
+TestEngineWorld.settings = settings(max_examples=150, stateful_step_count=40)

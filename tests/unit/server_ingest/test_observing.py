@@ -244,7 +244,7 @@ def test_many_groups_do_not_fill_the_memory() -> None:
     assert len(observer._censuses) <= 64
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_count_equals_a_plain_count_over_every_device(data: st.DataObject) -> None:
     names = NODES[:12]

@@ -119,7 +119,11 @@ def test_u3_other_devices_are_not_in_the_way(stack: ServerStack) -> None:
     stack.tick()
     stack.report(job, "node-1", "committed")
     stack.tick()
-    stack.publish(target_nodes=["node-2"])
+    older = stack.publish(target_nodes=["node-2"])
+    with stack.store.read() as reads:
+        rollout = reads.rollout(older)
+    assert rollout is not None
+    assert (rollout.version, rollout.counter) == ("1.0.0", 1)
 
 
 def test_u3_after_a_recall_the_same_release_may_come_again(stack: ServerStack) -> None:

@@ -1,5 +1,6 @@
 """Settings, the log, the data directory: what a server process begins with."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
     (tmp_path / "token").chmod(0o640)
     with pytest.raises(PolicyError, match="chmod 600"):
         data.token()
+
+
+def test_a_disk_that_is_full_leaves_no_part_of_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _full)
+        with pytest.raises(OSError, match="No space left"):
+            DataDir(tmp_path).token()
+    assert list(tmp_path.iterdir()) == []
+    assert DataDir(tmp_path).token()
+
+
+def _full(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("content", ["", "short", "ünïcödé-ünïcödé-ünïcödé", "a\nb" * 20])

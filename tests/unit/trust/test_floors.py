@@ -1,5 +1,6 @@
 """device_agent.trust.floors, rule by rule."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,26 @@ def test_rule_1_any_missing_part_is_noticed(written: Floors, data: st.DataObject
 def test_rule_1_other_content_is_noticed(content: bytes) -> None:
     with pytest.raises(ProtocolError, match="untrusted"):
         decode(content)
+
+
+def test_rule_1_nothing_stands_beside_what_the_checksum_covers() -> None:
+    held = encode(Floors(anchor=DIGEST))
+    assert decode(held) == Floors(anchor=DIGEST)
+    with pytest.raises(ProtocolError, match="untrusted"):
+        decode(held.replace(b'"sha256"', b'"more":1,"sha256"'))
+
+
+def test_rule_1_equal_floors_are_equal_bytes() -> None:
+    """Whatever order a set has in this process: what is written again does not look altered."""
+    keys = [f"ed25519:{number:064x}" for number in range(40)]
+    mark = Mark(sequence=1, digest=DIGEST, voters=frozenset(keys))
+    held = Floors(anchor=DIGEST, time_voters=mark.voters, assignment=mark, commands=Commands(voters=mark.voters))
+    content = json.loads(encode(held))["floors"]
+    assert content["time"]["voters"] == content["assignment"]["voters"] == content["commands"]["voters"] == keys
+
+
+def test_a_fresh_device_has_carried_out_and_refuses_nothing() -> None:
+    assert (Commands().done, Commands().floor_s, Commands().voters) == ({}, 0, frozenset())
 
 
 def _role(threshold: int) -> tuple[KeySet, list[str]]:

@@ -1,5 +1,6 @@
 """device_agent.trust.store: nothing but old or new, wherever the process ends."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,30 @@ def test_beginning_ends_in_a_whole_store_or_in_none(tmp_path: Path, monkeypatch:
         if not end.reached:
             break
     assert outcomes == {"whole", "none"}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_beginning_that_the_disk_refuses_leaves_nothing_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Nobody has trusted it yet: the next try needs no decision of a person."""
+    left = [number]
+
+    def full(descriptor: int, data: bytes) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        try:
+            initialise(tmp_path, OLD["root.json"])
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    initialise(tmp_path, OLD["root.json"])
+    assert content(tmp_path)[0] == {"root.json": OLD["root.json"]}
 
 
 def test_what_did_not_change_is_not_written(tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""`python -m broker_config` and `fairlead broker`: a broker's files, its authorities, the embedded broker."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from broker_config import embedded
+from broker_config.mosquitto import (
+    DeviceListener,
+    MosquittoSettings,
+    ServiceListener,
+    Tls,
+    render,
+    render_loopback,
+)
+from broker_config.names import service_name
+from broker_config.one_line_parser import OneLineParser
+from broker_config.private_file import write_file
+from fleet_protocol.errors import FleetError, PolicyError
+from fleet_protocol.topics import DEFAULT_PREFIX, Topics
+
+
+def main(argv: Sequence[str] | None = None, *, program: str = "python -m broker_config") -> int:
+    """Carry out one command; 0 when it was, 1 with one line on stderr when not, 2 on wrong usage, 130 on Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["embedded"]:
+        return embedded.main(arguments[1:])
+    parser = OneLineParser(prog=program, description="Brokers for a Fairlead fleet.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("embedded", help="run the embedded broker, for the demo and small trials", add_help=False)
+    _add_render(commands.add_parser("render", help="write a broker's configuration and access rules"))
+    _add_authority(commands.add_parser("ca", help="certificate authorities for devices and services"))
+    args = parser.parse_args(arguments)
+    try:
+        if args.command == "render":
+            _render(args)
+        else:
+            _authority(args)
+    except FleetError as error:
+        sys.stderr.write(f"{program}: {error.detail} ({error.code})\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: interrupted\n")
+        return 130
+    return 0
+
+
+def _add_render(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("broker", choices=["mosquitto"], help="mosquitto 2.0 or newer")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    parser.add_argument("--data", type=Path, default=Path("/var/lib/mosquitto"), metavar="DIR", help="broker's memory")
+    parser.add_argument("--prefix", default=DEFAULT_PREFIX, help="topic prefix (default %(default)s)")
+    parser.add_argument("--user", help="account that mosquitto runs under when started as root")
+    parser.add_argument("--loopback", type=int, metavar="PORT", help="127.0.0.1 without names, for tests and trials")
+    tls = parser.add_argument_group("TLS (needed unless --loopback is given)")
+    tls.add_argument("--device-ca", type=Path, metavar="DIR", help="directory of the device authority")
+    tls.add_argument("--service-ca", type=Path, metavar="DIR", help="directory of the service authority")
+    tls.add_argument("--cert", type=Path, metavar="FILE", help="the broker's certificate")
+    tls.add_argument("--key", type=Path, metavar="FILE", help="the broker's private key")
+    tls.add_argument("--device-port", type=int, default=8883, help="default %(default)s")
+    tls.add_argument("--service-port", type=int, default=8884, help="default %(default)s")
+    tls.add_argument("--device-address", help="address of the devices' listener (default: all)")
+    tls.add_argument("--service-address", help="address of the services' listener (default: all)")
+    tls.add_argument("--password-file", type=Path, metavar="FILE", help="services use passwords (mosquitto_passwd)")
+    tls.add_argument("--dashboard", action="append", default=[], metavar="NAME", help="a reader; may be repeated")
+
+
+def _render(args: argparse.Namespace) -> None:
+    home = args.out.absolute()
+    if args.loopback is not None:
+        files = render_loopback(port=args.loopback, data_dir=args.data.absolute(), user=args.user)
+    else:
+        files = render(_settings(args, home))
+    for name, text in files.items():
+        write_file(home / name, text.encode())
+        sys.stdout.write(f"{home / name}\n")
+
+
+def _settings(args: argparse.Namespace, home: Path) -> MosquittoSettings:
+    needed = {"--device-ca": args.device_ca, "--service-ca": args.service_ca, "--cert": args.cert, "--key": args.key}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise PolicyError("setup", f"{', '.join(missing)} is missing; or say --loopback PORT for a trial without TLS")
+    cert, key = args.cert.absolute(), args.key.absolute()
+    device_ca, service_ca = args.device_ca.absolute(), args.service_ca.absolute()
+    return MosquittoSettings(
+        home=home,
+        data_dir=args.data.absolute(),
+        topics=Topics(args.prefix),
+        user=args.user,
+        devices=DeviceListener(
+            tls=Tls(ca_file=device_ca / "ca.pem", crl_file=device_ca / "crl.pem", cert_file=cert, key_file=key),
+            port=args.device_port,
+            address=args.device_address,
+        ),
+        services=ServiceListener(
+            tls=Tls(ca_file=service_ca / "ca.pem", crl_file=service_ca / "crl.pem", cert_file=cert, key_file=key),
+            port=args.service_port,
+            address=args.service_address,
+            password_file=None if args.password_file is None else args.password_file.absolute(),
+            dashboards=tuple(service_name(name) for name in args.dashboard),
+        ),
+    )
+
+
+def _add_authority(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    init = actions.add_parser("init", help="make an authority in a directory")
+    init.add_argument("--kind", choices=["device", "service"], required=True)
+    init.add_argument("--fleet", required=True, help="the fleet's name, for the certificate")
+    device = actions.add_parser("device", help="certificate for a device, by its id")
+    device.add_argument("name", metavar="ID")
+    device.add_argument(
+        "--csr", type=Path, metavar="FILE", help="the device's own signing request; its key stays there"
+    )
+    server = actions.add_parser("server", help="certificate for the broker")
+    server.add_argument("name", nargs="+", metavar="HOST", help="names and addresses that devices connect to")
+    service = actions.add_parser("service", help="certificate for the server or a dashboard")
+    service.add_argument("name", metavar="NAME", help="server, or a dashboard's name")
+    revoke = actions.add_parser("revoke", help="revoke a name's certificates and renew crl.pem")
+    revoke.add_argument("name", metavar="NAME", help="as listed in issued.json")
+    for each in (init, device, server, service, revoke):
+        each.add_argument("--dir", type=Path, required=True, help="the authority's directory")
+        each.add_argument(
+            "--passphrase-file", type=Path, metavar="FILE", help="its first line opens or encrypts ca.key"
+        )
+    for each in (device, server, service):
+        each.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where the certificate goes")
+
+
+def _authority(args: argparse.Namespace) -> None:
+    # Imported late: cryptography takes longer to load than the other commands to run.
+    from broker_config.ca import Authority, Kind  # noqa: PLC0415
+
+    passphrase = None if args.passphrase_file is None else _passphrase(args.passphrase_file)
+    if args.action == "init":
+        authority = Authority.create(args.dir, Kind(args.kind), args.fleet, passphrase=passphrase)
+        sys.stdout.write(f"{authority.ca_file}\n{authority.crl_file}\n")
+        return
+    authority = Authority.load(args.dir, passphrase=passphrase)
+    if args.action == "revoke":
+        count = authority.revoke(args.name)
+        sys.stdout.write(f"{count} revoked; send the broker SIGHUP and end {args.name}'s session\n")
+        return
+    if args.action == "device":
+        request = None if args.csr is None else _read(args.csr)
+        name, issued = args.name, authority.issue_device(args.name, request=request)
+    elif args.action == "server":
+        name, issued = "broker", authority.issue_server(args.name)
+    else:
+        name = service_name(args.name)
+        issued = authority.issue_service(name)
+    for path in issued.write(args.out, name):
+        sys.stdout.write("" if path is None else f"{path}\n")
+
+
+def _passphrase(path: Path) -> bytes:
+    passphrase = _read(path).split(b"\n", 1)[0]
+    if not passphrase.strip():
+        raise PolicyError("setup", f"the first line of {path} is empty, and no passphrase")
+    return passphrase
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PolicyError("setup", f"cannot read {path}: {error.strerror}") from None

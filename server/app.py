@@ -1,7 +1,8 @@
 """The composition root: one server, from its settings to its last thread.
 
 Start: data directory, HTTP socket, database, embedded broker, catalogue and manifests, ingest, link, guardian, tick,
-HTTP. Each step that fails undoes those before it and ends in one line. Stop is the reverse.
+HTTP. Each step that fails undoes those before it and ends in one line. Stop is the reverse, but that ingest stops before
+the link: it takes no more, commits what it has, and the link acknowledges that before it disconnects.
 """
 
 import signal
@@ -203,10 +204,11 @@ class _Parts:
         if self._desk is not None:
             self._desk.start(self._settings.data_dir / "artifacts")
         self._tick.start()
+        # Undone last: what ingest still commits at its end is acknowledged over the link.
+        undo.callback(self._link.stop)
         self._ingest.start()
         undo.callback(self._ingest.stop)
         self._link.start(self._ingest, on_connected=self.guardian.on_connected, on_retained=self.guardian.on_retained)
-        undo.callback(self._link.stop)
 
     def run_ticks(self, stop: threading.Event) -> None:
         """The tick thread, until told to stop."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from fleet_protocol.errors import FleetError
 from fleet_protocol.messages import Command, Reply
 from fleet_protocol.payload import to_payload
 from fleet_protocol.schema import from_payload
+from server.adapters.sql.store import SqlStore
 from server.app import Server
+from server.ports import Work
+from server.services.ingest import Ingest
 from tests.fakes.brokers import mosquitto
-from tests.fakes.mqtt_peer import Peer
+from tests.fakes.mqtt_peer import V5, Peer
 from tests.fakes.running_server import GROUP, Desk, checked, enrol, running, server_process, settings_for
 from tests.fakes.waiting import until
 
@@ -187,6 +190,38 @@ def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk) -> None:
             after = checked(client.get("/api/groups"))["groups"]
             assert after[0]["sequence"] >= before[0]["sequence"]
         assert process.end(signal.SIGTERM) == 0
+
+
+def test_what_is_committed_at_the_end_is_acknowledged_before_the_link_ends(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow just when the server is told to stop; the broker must not deliver the message again."""
+    committing, stopped = threading.Event(), threading.Event()
+    begin, stop = SqlStore.begin, Ingest.stop
+
+    def slow(store: SqlStore) -> AbstractContextManager[Work]:
+        if threading.current_thread().name == "ingest":
+            committing.set()
+            stopped.wait()
+        return begin(store)
+
+    def stopping(ingest: Ingest) -> None:
+        stopped.set()
+        stop(ingest)
+
+    monkeypatch.setattr(SqlStore, "begin", slow)
+    monkeypatch.setattr(Ingest, "stop", stopping)
+    heartbeat = "fleet/v1/devices/node-1/heartbeat"
+    with mosquitto(tmp_path) as broker:
+        with running(settings_for(data, broker_url=broker.url)) as (_, client):
+            enrol(client, "node-1")
+            until(lambda: client.get("/health").json()["broker"]["connected"])
+            with Peer(broker.host, broker.port, "node-1") as device:
+                device.publish("fleet/v1/devices/node-1/health", b'{"time":1,"verdict":"ok","checks":[]}')
+            committing.wait()
+        with Peer(broker.host, broker.port, "fairlead-server", protocol=V5, clean=False) as session:
+            session.publish(heartbeat, b"the first thing that waits")
+            assert session.next().topic == heartbeat
 
 
 def test_the_servers_own_keys_make_a_release(tmp_path: Path) -> None:

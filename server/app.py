@@ -1,13 +1,14 @@
 """The composition root: one server, from its settings to its last thread.
 
 Start: data directory, HTTP socket, database, embedded broker, catalogue and manifests, ingest, link, guardian, tick,
-HTTP. Each step that fails undoes those before it and ends in one line. Stop is the reverse, but that ingest stops before
-the link: it takes no more, commits what it has, and the link acknowledges that before it disconnects.
+HTTP. Each step that fails undoes those before it and ends in one line. Stop is the reverse, but that ingest stops
+before the link: it takes no more, commits what it has, and the link acknowledges that before it disconnects.
 """
 
 import signal
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from functools import partial
 from types import FrameType
@@ -32,6 +33,7 @@ from server.services.artifacts import Artifacts
 from server.services.catalogue import Catalogue, Lifetimes
 from server.services.catalogue_files import CatalogueFiles
 from server.services.commands import Commands
+from server.services.complaints import Complaints
 from server.services.devices_asked import DevicesAsked
 from server.services.evidence import Evidence
 from server.services.guardian import Guardian
@@ -154,6 +156,7 @@ class _Parts:
         self._manifests = Manifests(
             self._catalogue, keyring, topics, rules=_manifest_rules(settings), artifact_urls=self._artifact_urls
         )
+        self._complaints = Complaints()
         self._evidence = Evidence(self._catalogue)
         self._tick = RolloutTick(
             store,
@@ -191,7 +194,12 @@ class _Parts:
             self._link,
             broker_url=server.broker_url,
             signing=settings.signing,
-            problems=[lambda: self._catalogue.problems(clock.now_s()), self._tick.problems],
+            problems=[
+                lambda: self._catalogue.problems(clock.now_s()),
+                self._tick.problems,
+                self.guardian.problems,
+                self._complaints.problems,
+            ],
         )
         self._export()
 
@@ -212,17 +220,12 @@ class _Parts:
 
     def run_ticks(self, stop: threading.Event) -> None:
         """The tick thread, until told to stop."""
-        renewed_s = self._clock.now_s()
+        renewed_s = time.monotonic()
         while not stop.wait(self._settings.tick_s):
-            try:
-                self._tick.tick()
-                if self._desk is not None and self._clock.now_s() - renewed_s >= _RENEW_S:
-                    renewed_s = self._clock.now_s()
-                    self._desk.renew()
-            except FleetError as error:
-                logger.error("tick: {}", error)
-            except Exception:  # noqa: BLE001 - a server without its tick would watch bad releases spread
-                logger.exception("the tick failed by a defect")
+            self._complaints.guard("tick", self._tick.tick)
+            if self._desk is not None and time.monotonic() - renewed_s >= _RENEW_S:
+                renewed_s = time.monotonic()
+                self._complaints.guard("release desk", self._desk.renew)
 
     def use_cases(self) -> UseCases:
         """What the API may call."""

@@ -54,7 +54,8 @@ class Reads(Protocol):
     """One consistent view. Lists are ordered by id (name, topic); attempts and readings by device and kind.
 
     A row that can not be read raises PolicyError `database` and names the row; a database that can not be
-    reached or is locked for too long raises TransportError `unreachable`: try again later.
+    reached or is locked for too long raises TransportError `unreachable`: try again later. Ids, names and counts are
+    read without the rest of their rows, so that one row does not hide the others.
     """
 
     def device(self, device_id: str) -> Device | None: ...
@@ -65,6 +66,9 @@ class Reads(Protocol):
     def enrolled(self, ids: Collection[str]) -> set[str]:
         """Those of `ids` that are enrolled, without reading what is known of them."""
 
+    def device_counts(self) -> tuple[int, int]:
+        """How many devices are enrolled, and how many of them say that they are online."""
+
     def roster_stamp(self, group: str) -> tuple[int, int]:
         """Changes whenever a device joins or leaves the group; equal stamps mean equal rosters."""
 
@@ -74,11 +78,21 @@ class Reads(Protocol):
 
     def group(self, name: str) -> Group | None: ...
     def groups(self) -> list[Group]: ...
+    def group_names(self) -> list[str]:
+        """Every group by name, whatever else its row holds."""
 
     def job(self, job_id: str) -> Job | None: ...
     def jobs(self, group: str | None = None) -> list[Job]: ...
+    def standing_jobs(self, group: str) -> list[str]:
+        """Ids of the group's jobs that are not superseded, the oldest first, whatever else their rows hold."""
+
     def rollout(self, rollout_id: str) -> Rollout | None: ...
     def rollouts(self, group: str | None = None, state: RolloutState | None = None) -> list[Rollout]: ...
+    def moving(self) -> list[str]:
+        """Ids of the rollouts that are neither recalled nor complete, whatever else their rows hold."""
+
+    def rollout_counts(self) -> dict[str, int]:
+        """How many rollouts there are in each state."""
 
     def attempt(self, deployment: str, device: str) -> AttemptSeen | None: ...
     def attempts(self, deployment: str) -> list[AttemptSeen]: ...

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from server.ports import Clock, Store
 from server.services import audit
+from server.services.complaints import Complaints
 from server.services.publication import Publication
 
 SETTLE_S: Final = 1.0
@@ -48,6 +49,7 @@ class Guardian:
         self._fresh = threading.Event()
         self._told_s: float | None = None
         self._untold = 0
+        self._complaints = Complaints()
         self.restored = 0
         """How many documents were put right because of foreign messages."""
 
@@ -89,9 +91,13 @@ class Guardian:
         return len(spoilt)
 
     def run(self, stop: threading.Event) -> None:
-        """Rounds until told to stop."""
+        """Rounds until told to stop; one that fails is tried again at the next."""
         while not stop.wait(ROUND_S):
-            self.round()
+            self._complaints.guard("guardian", self.round)
+
+    def problems(self) -> list[str]:
+        """What keeps failing, for GET /health."""
+        return self._complaints.problems()
 
     def _tell(self, spoilt: dict[str, str]) -> None:
         """Rule G3: the first of a burst is told at once, the rest as a number when the burst is over."""
@@ -101,7 +107,7 @@ class Guardian:
             return
         topic, how = next(iter(spoilt.items()), ("several topics", "spoilt"))
         detail = f"{how} by somebody else, put right; {self._untold} since the last entry"
-        logger.warning("{} was {}", topic, detail)
         with self._store.begin() as work:
             audit.record(work, now_s, who=audit.GUARDIAN, verb="restore", subject=topic, detail=detail)
+        logger.warning("{} was {}", topic, detail)
         self._told_s, self._untold = now_s, 0

@@ -10,6 +10,7 @@ N3. Nothing is published that the device's own acceptance would refuse.
 N4. A manifest is issued anew long before it expires.
 N5. A deployment that devices would refuse, because its release or what it requires has left the catalogue, leaves the
     manifest; the others stay.
+N6. A deployment whose row can not be read stays as it was published last, so that a recall of another is not held up.
 """
 
 from collections.abc import Callable, Sequence
@@ -112,8 +113,8 @@ class Manifests:
         data = work.document(self._topics.of(MANIFEST, group=group.name))
         if data is None:
             return None
-        payload = envelope.decode(data, max_size=MANIFEST_SIZE).payload
         try:
+            payload = envelope.decode(data, max_size=MANIFEST_SIZE).payload
             manifest = from_payload(Manifest, payload, max_size=MANIFEST_SIZE)
         except ProtocolError as error:
             logger.warning("the stored manifest of {} is not readable ({}): it is issued anew", group.name, error)
@@ -133,12 +134,7 @@ class Manifests:
         return replace(deployment, fallback=_live_fallback(deployment, job.fallback, catalogue))
 
     def _compose(self, work: Reads, contents: Contents, group: Group, now_s: float) -> Manifest:
-        deployments = []
-        for job, rollout in current_deployments(work, group.name):
-            try:
-                deployments.append(self.deployment(contents, job, rollout))
-            except ProtocolError as error:
-                logger.warning("{} leaves the manifest of {}: {}", rollout.id, group.name, error)
+        found = [self._standing(work, contents, job_id, group) for job_id in work.standing_jobs(group.name)]
         try:
             return Manifest(
                 fleet=self._rules.fleet,
@@ -147,10 +143,33 @@ class Manifests:
                 root=contents.root.version,
                 issued=format_time(now_s),
                 expires=format_time(now_s + self._rules.life_s),
-                deployments=tuple(deployments),
+                deployments=tuple(deployment for deployment in found if deployment is not None),
             )
         except ProtocolError as error:
             raise PolicyError("conflict", f"the manifest of {group.name} cannot be made: {error.detail}") from None
+
+    def _standing(self, work: Reads, contents: Contents, job_id: str, group: Group) -> Deployment | None:
+        """One deployment of the manifest; None where it leaves it (N5, N6)."""
+        try:
+            job, rollout = work.job(job_id), work.rollout(job_id)
+            return None if job is None or rollout is None else self.deployment(contents, job, rollout)
+        except ProtocolError as error:
+            logger.warning("{} leaves the manifest of {}: {}", job_id, group.name, error)
+        except PolicyError as error:
+            logger.error("{} stays in the manifest of {} as it was: {}", job_id, group.name, error)
+            return self._as_published(work, contents, job_id, group)
+        return None
+
+    def _as_published(self, work: Reads, contents: Contents, job_id: str, group: Group) -> Deployment | None:
+        _, before = self._published(work, group) or (0, ())
+        deployment = next((each for each in before if each.id == job_id), None)
+        if deployment is None:
+            return None
+        try:
+            check_deployment(deployment, ListedCatalogue.of(contents))
+        except ProtocolError:
+            return None
+        return deployment
 
     def _sources(self, job: Job) -> tuple[Source, ...]:
         """The operator's addresses first, then this server's own copies of the release and of its fallback."""
@@ -161,9 +180,8 @@ class Manifests:
 
 def current_deployments(work: Reads, group: str) -> list[tuple[Job, Rollout]]:
     """Jobs of the group that are not superseded, with their rollouts, oldest first."""
-    pairs = [(job, work.rollout(job.id)) for job in work.jobs(group) if not job.superseded]
-    found = [(job, rollout) for job, rollout in pairs if rollout is not None]
-    return sorted(found, key=lambda pair: (pair[0].created_s, pair[0].id))
+    pairs = [(work.job(job_id), work.rollout(job_id)) for job_id in work.standing_jobs(group)]
+    return [(job, rollout) for job, rollout in pairs if job is not None and rollout is not None]
 
 
 def deployment_of(job: Job, rollout: Rollout, sources: Sequence[Source]) -> Deployment:

@@ -131,7 +131,9 @@ def test_a_new_store_is_empty(store: Store) -> None:
         assert reads.device("node-1") is reads.group("line-1") is reads.job("d-1") is reads.rollout("d-1") is None
         assert reads.attempts("d-1") == reads.readings("node-1") == reads.audit_entries(10) == []
         assert reads.document("fleet/v1/trust/timestamp") is None
-        assert reads.roster_stamp("line-1") == (0, 0)
+        assert reads.roster_stamp("line-1") == reads.device_counts() == (0, 0)
+        assert reads.moving() == reads.group_names() == reads.standing_jobs("line-1") == []
+        assert reads.rollout_counts() == {}
 
 
 @pytest.mark.parametrize("value", [device(), FULL], ids=["plain", "full"])
@@ -265,6 +267,26 @@ def test_rollouts_come_back_and_are_found_by_group_and_state(store: Store) -> No
         assert reads.rollouts(state=RolloutState.ACTIVE) == [ROLLOUT, other]
         assert reads.rollouts("line-1", RolloutState.HELD) == [held]
         assert isinstance(reads.rollouts()[0].state, RolloutState)
+
+
+def test_ids_and_counts_are_read_without_their_rows(store: Store) -> None:
+    states = {"d-1": RolloutState.HELD, "d-2": RolloutState.COMPLETE, "d-3": RolloutState.ACTIVE, "d-4": "recalled"}
+    with store.begin() as work:
+        work.put_devices([device("node-1", available=True), device("node-2"), device("node-3", "line-2")])
+        work.put_group(Group(name="line-2"))
+        work.put_group(Group(name="line-1"))
+        for number, (name, state) in enumerate(reversed(states.items())):
+            work.put_job(replace(JOB, id=name, created_s=float(number), superseded=name == "d-2"))
+            work.put_rollout(replace(ROLLOUT, id=name, state=RolloutState(state)))
+        work.put_rollout(replace(ROLLOUT, id="d-5", group="line-2"))
+        work.put_job(replace(JOB, id="d-6"))
+    with store.read() as reads:
+        assert reads.device_counts() == (3, 1)
+        assert reads.group_names() == ["line-1", "line-2"]
+        assert reads.moving() == ["d-1", "d-3", "d-5"]
+        assert reads.rollout_counts() == {"held": 1, "complete": 1, "active": 2, "recalled": 1}
+        assert reads.standing_jobs("line-1") == ["d-4", "d-3", "d-1"]
+        assert reads.standing_jobs("line-2") == []
 
 
 def test_attempts_are_kept_by_deployment_and_device(store: Store) -> None:

@@ -4,11 +4,13 @@ A transaction works on copies and swaps them in at its end, so that a block that
 """
 
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from fleet_protocol.errors import PolicyError
+from server.domain.engine import FINAL_STATES
 from server.domain.fleet import AttemptSeen, AuditEntry, Device, Group
 from server.domain.job import Job
 from server.domain.rollout import Rollout, RolloutState
@@ -96,6 +98,9 @@ class MemoryReads:
     def enrolled(self, ids: Collection[str]) -> set[str]:
         return {name for name in ids if name in self.tables.devices}
 
+    def device_counts(self) -> tuple[int, int]:
+        return len(self.tables.devices), sum(device.available for device in self.tables.devices.values())
+
     def roster_stamp(self, group: str) -> tuple[int, int]:
         joined = [self.tables.joined[device.id] for device in self.devices(group)]
         return len(joined), max(joined, default=0)
@@ -112,6 +117,9 @@ class MemoryReads:
     def groups(self) -> list[Group]:
         return sorted(self.tables.groups.values(), key=lambda group: group.name)
 
+    def group_names(self) -> list[str]:
+        return sorted(self.tables.groups)
+
     def job(self, job_id: str) -> Job | None:
         return self.tables.jobs.get(job_id)
 
@@ -119,12 +127,22 @@ class MemoryReads:
         jobs = sorted(self.tables.jobs.values(), key=lambda job: job.id)
         return [job for job in jobs if group is None or self._group_of(job.id) == group]
 
+    def standing_jobs(self, group: str) -> list[str]:
+        standing = [job for job in self.jobs(group) if not job.superseded]
+        return [job.id for job in sorted(standing, key=lambda job: (job.created_s, job.id))]
+
     def rollout(self, rollout_id: str) -> Rollout | None:
         return self.tables.rollouts.get(rollout_id)
 
     def rollouts(self, group: str | None = None, state: RolloutState | None = None) -> list[Rollout]:
         rollouts = sorted(self.tables.rollouts.values(), key=lambda rollout: rollout.id)
         return [r for r in rollouts if group in (None, r.group) and state in (None, r.state)]
+
+    def moving(self) -> list[str]:
+        return [rollout.id for rollout in self.rollouts() if rollout.state not in FINAL_STATES]
+
+    def rollout_counts(self) -> dict[str, int]:
+        return dict(Counter(rollout.state.value for rollout in self.tables.rollouts.values()))
 
     def attempt(self, deployment: str, device: str) -> AttemptSeen | None:
         return self.tables.attempts.get((deployment, device))

@@ -16,12 +16,13 @@ import pytest
 
 from broker_config.child import EmbeddedBroker
 from fleet_protocol import envelope
-from fleet_protocol.errors import FleetError
+from fleet_protocol.errors import FleetError, PolicyError
 from fleet_protocol.messages import Command, Reply
 from fleet_protocol.payload import to_payload
 from fleet_protocol.schema import from_payload
 from server.adapters.sql.store import SqlStore
 from server.app import Server
+from server.broker_child import BrokerChild
 from server.ports import Work
 from server.services.ingest import Ingest
 from tests.fakes.brokers import mosquitto
@@ -119,6 +120,30 @@ def test_the_embedded_broker_comes_back_on_its_port_with_every_document(data: Pa
         until(lambda: client.get("/health").json()["broker"]["connected"])
         assert retained()
     assert server.broker.pid is None
+
+
+def test_an_embedded_broker_that_can_not_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = BrokerChild(host="127.0.0.1", port=0, data_dir=tmp_path / "broker")
+    _, port = child.start()
+    start, refusals = EmbeddedBroker.start, [MemoryError("no memory now"), PolicyError("setup", "not yet")]
+
+    def starting(**options: Any) -> EmbeddedBroker:
+        if refusals:
+            raise refusals.pop(0)
+        return start(**options)
+
+    monkeypatch.setattr(EmbeddedBroker, "start", starting)
+    try:
+        pid = until(lambda: child.pid)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: child.restarts == 1)
+        with Peer("127.0.0.1", port, "p"):
+            assert refusals == []
+    finally:
+        child.stop()
 
 
 def test_a_second_server_on_the_same_directory_is_refused(data: Path) -> None:

@@ -1,14 +1,17 @@
-"""Rules T1 to T5 of server.services.rollout_tick, with N1 and N2 of the manifests that carry the decisions."""
+"""Rules T1 to T5 of server.services.rollout_tick, with N1 to N6 of the manifests that carry the decisions."""
 
+import sqlite3
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
 from firmware_tools import catalogue as editing
-from fleet_protocol.errors import PolicyError
+from fleet_protocol.errors import PolicyError, TransportError
 from server.adapters.sql.store import SqlStore
-from server.domain.rollout import RolloutState
+from server.domain.rollout import Observations, RolloutState
 from server.domain.verbs import Verb
+from server.ports import Reads
 from tests.fakes.server_stack import DAY_S, GROUP, ServerStack
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
@@ -163,6 +166,70 @@ def test_trouble_with_one_rollout_does_not_stop_another(stack: ServerStack, monk
     stack.tick()
     assert stack.rollout(sick).wave == 0
     assert stack.rounds.problems() == []
+
+
+def test_a_complaint_ends_with_its_rollout(stack: ServerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = stack.publish()
+
+    def failing(*_: object) -> Observations:
+        raise PolicyError("database", "that row is not readable")
+
+    monkeypatch.setattr(stack.rounds, "_observe", failing)
+    stack.tick()
+    assert stack.rounds.problems() != []
+    stack.steering.steer(job, Verb.RECALL, "given up")
+    stack.tick()
+    assert stack.rounds.problems() == []
+
+
+def test_a_locked_database_does_not_end_the_tick(stack: ServerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T4: not even reading which rollouts there are is outside of the guard."""
+    job, read = stack.publish(), stack.store.read
+
+    def locked() -> AbstractContextManager[Reads]:
+        raise TransportError("unreachable", "database: database is locked")
+
+    monkeypatch.setattr(stack.store, "read", locked)
+    stack.tick()
+    assert "database is locked" in "".join(stack.rounds.problems())
+    monkeypatch.setattr(stack.store, "read", read)
+    stack.tick(after_s=6)
+    assert stack.rollout(job).wave == 0
+    assert stack.rounds.problems() == []
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE rollouts SET policy = '{' WHERE id = 'a-sick'",
+        "UPDATE rollouts SET state = 'odd' WHERE id = 'a-sick'",
+        "UPDATE jobs SET targets = 'x' WHERE id = 'a-sick'",
+        "UPDATE device_groups SET issued_s = 'then' WHERE name = 'a-sick'",
+    ],
+)
+def test_an_unreadable_row_does_not_stop_the_others(tmp_path: Path, edit: str) -> None:
+    """T4 and N6: the sound rollout of the same group is recalled, and every other manifest is renewed."""
+    store = SqlStore(f"sqlite:///{tmp_path}/fairlead.db")
+    try:
+        stack = ServerStack(tmp_path, store=store)
+        stack.pack("other", "1.0.0", 1)
+        stack.release("web", "1.0.0", 1)
+        stack.enrol("node-1")
+        stack.enrol("node-2", group="a-sick")
+        whole = [{"share": 100}]
+        sick = stack.publish(update_id="a-sick", waves=whole)
+        sound = stack.publish(package_name="other", update_id="b-sound", waves=whole)
+        stack.tick()
+        with closing(sqlite3.connect(tmp_path / "fairlead.db")) as connection, connection:
+            assert connection.execute(edit).rowcount == 1
+        stack.report(sound, "node-1", "rolled_back", code="unhealthy")
+        stack.tick(after_s=DAY_S + 1)
+        assert stack.rollout(sound).state is RolloutState.RECALLED
+        assert (stack.deployment(sound).state, stack.deployment(sick).state) == ("recalled", "active")
+        assert "a-sick" in "".join(stack.rounds.problems())
+        stack.uploading.upload([], stack.desk.targets_bytes() or b"")
+    finally:
+        store.close()
 
 
 def test_manifests_are_issued_anew_long_before_they_expire(stack: ServerStack) -> None:

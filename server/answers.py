@@ -125,6 +125,7 @@ class Counts(TypedDict):
     selected: int
     committed: int
     failed: int
+    withdrawn: int
     in_progress: int
     silent: int
     waiting: int

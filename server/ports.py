@@ -45,6 +45,7 @@ class Vote(NamedTuple):
     device: str
     version: str
     outcome: Outcome | None
+    code: str | None
     at_s: float
     change: int
     """Rises with every change of any vote about the deployment, so that one may ask for what is new."""

@@ -22,7 +22,8 @@ R10. Only a slot whose content was hashed is switched to: staged by this attempt
 R11. Transport failures of a download are retried with growing, jittered pauses, for ever, and spend no attempt.
 R12. Every other failure before the switch ends the attempt: outcome `failed`, space given back, remembered.
 R13. Every failure from the switch on turns the attempt back; once the old slot runs again the outcome is `rolled_back`
-     (`failed`, where the attempt was itself a way back), and it is remembered.
+     (`failed`, where the attempt was a recall), and it is remembered. An operator's rollback that failed leaves its
+     deployment `committed` as before, with the code: it says nothing against the release.
 R14. Going back that fails is tried again with growing pauses, for the device must end in a known state. A release that
      will not start is given REVERTS tries, then counts as gone back to. If what to go back to is not whole, the device
      stays with what it switched to, known to be bad.

@@ -24,12 +24,13 @@ class WaveAnswer(BaseModel):
 
 
 class CountsAnswer(BaseModel):
-    """Devices of the group by where they are with this update."""
+    """Devices of the group by where they are with this update; `withdrawn` ones were ordered back and went."""
 
     devices: int
     selected: int
     committed: int
     failed: int
+    withdrawn: int
     in_progress: int
     silent: int
     waiting: int

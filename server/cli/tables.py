@@ -13,7 +13,7 @@ from server.answers import AuditRow, Health, Job, Node
 from server.cli import printable
 
 _STATE_STYLES: Final = {"complete": "green", "active": "cyan", "held": "yellow", "recalled": "red"}
-_COUNTS: Final = ("devices", "selected", "committed", "failed", "in_progress", "silent", "waiting")
+_COUNTS: Final = ("devices", "selected", "committed", "failed", "withdrawn", "in_progress", "silent", "waiting")
 _BAR_WIDTH: Final = 40
 
 

@@ -308,11 +308,13 @@ def test_votes_are_told_by_their_changes(store: Store) -> None:
         work.put_attempts([attempt(), attempt("node-2"), attempt(deployment="d-2")])
     with store.begin() as work:
         before = work.votes("d-1")
-        assert [vote[:4] for vote in before] == [("node-1", "1.2.0", None, 10.0), ("node-2", "1.2.0", None, 10.0)]
+        plain = ("1.2.0", None, None, 10.0)
+        assert [vote[:5] for vote in before] == [("node-1", *plain), ("node-2", *plain)]
         assert work.votes("d-1", before[-1].change) == []
-        work.put_attempts([attempt(outcome="committed", at_s=20.0), attempt("node-2", deployment="d-2")])
+        done = attempt(outcome="rolled_back", code="withdrawn", at_s=20.0)
+        work.put_attempts([done, attempt("node-2", deployment="d-2")])
         after = work.votes("d-1", before[-1].change)
-        assert [vote[:4] for vote in after] == [("node-1", "1.2.0", "committed", 20.0)]
+        assert [vote[:5] for vote in after] == [("node-1", "1.2.0", "rolled_back", "withdrawn", 20.0)]
         assert work.votes("d-1") == [before[1], *after]
         assert work.votes("d-3") == []
 

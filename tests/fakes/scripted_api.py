@@ -120,7 +120,8 @@ def node(name: str = "node-1", **other: Any) -> dict[str, Any]:
 
 def job(state: str = "active", **other: Any) -> dict[str, Any]:
     """An update as the API tells of it."""
-    counts = {"devices": 4, "selected": 2, "committed": 1, "failed": 0, "in_progress": 1, "silent": 0, "waiting": 2}
+    counts = {"devices": 4, "selected": 2, "committed": 1, "failed": 0, "withdrawn": 0}
+    counts |= {"in_progress": 1, "silent": 0, "waiting": 2}
     return {
         "job_id": "d-1",
         "group": "line-1",

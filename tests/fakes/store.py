@@ -153,7 +153,8 @@ class MemoryReads:
 
     def votes(self, deployment: str, after: int = 0) -> list[Vote]:
         changes = {device: change for (of, device), change in self.tables.changes.items() if of == deployment}
-        votes = [Vote(a.device, a.version, a.outcome, a.at_s, changes[a.device]) for a in self.attempts(deployment)]
+        attempts = self.attempts(deployment)
+        votes = [Vote(a.device, a.version, a.outcome, a.code, a.at_s, changes[a.device]) for a in attempts]
         return sorted((vote for vote in votes if vote.change > after), key=lambda vote: vote.change)
 
     def readings(self, device: str) -> list[Reading]:

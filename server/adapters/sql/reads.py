@@ -116,7 +116,7 @@ class SqlReads:
     def votes(self, deployment: str, after: int = 0) -> list[Vote]:
         """Read without pydantic: there may be as many as devices."""
         table = schema.ATTEMPTS
-        columns = (table.c.device, table.c.version, table.c.outcome, table.c.at_s, table.c.change)
+        columns = (table.c.device, table.c.version, table.c.outcome, table.c.code, table.c.at_s, table.c.change)
         new = (table.c.deployment == deployment, table.c.change > after)
         question = select(*columns).where(*new).order_by(table.c.change)
         votes = [Vote._make(row) for row in self._rows(question)]

@@ -12,6 +12,7 @@ from server.adapters.sql.store import SqlStore
 from server.domain.rollout import Observations, RolloutState
 from server.domain.verbs import Verb
 from server.ports import Reads
+from server.services import job_view
 from tests.fakes.server_stack import DAY_S, GROUP, ServerStack
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
@@ -66,6 +67,28 @@ def test_a_failure_recalls_with_a_newer_manifest_and_an_audit_entry(stack: Serve
         newest = reads.audit_entries(1)[0]
     assert (newest.who, newest.verb, newest.subject) == ("engine", "recall", job)
     assert "unhealthy" in newest.detail
+
+
+def test_an_operators_own_rollback_is_no_vote_against_the_release(stack: ServerStack) -> None:
+    """V3: with no failure tolerated, three committed devices are ordered back one way or the other."""
+    job = stack.publish(waves=[{"share": 100}], success_rate=0.5, failure_limit=0, soak_s=60)
+    stack.tick()
+    for node in NODES:
+        stack.report(job, node, "committed")
+    stack.report(job, "node-1", "rolled_back")
+    stack.report(job, "node-2", "rolled_back", code="withdrawn")
+    stack.report(job, "node-3", "abandoned", code="withdrawn")
+    stack.tick(after_s=61)
+    assert stack.rollout(job).state is RolloutState.ACTIVE, "one of four has committed, two are needed"
+    with stack.store.read() as reads:
+        view = job_view.view(reads, stack.job(job), stack.rollout(job), stack.clock.now_s() + DAY_S)
+    assert (view.counts.committed, view.counts.failed, view.counts.withdrawn, view.counts.silent) == (1, 0, 3, 0)
+    assert view.failures == ()
+    with pytest.raises(PolicyError, match="no device has failed"):
+        stack.retrying.retry(job)
+    stack.report(job, "node-1", "committed")
+    stack.tick()
+    assert stack.rollout(job).state is RolloutState.COMPLETE
 
 
 def test_completion_supersedes_the_older_deployment_of_the_package(stack: ServerStack) -> None:

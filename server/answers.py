@@ -161,6 +161,7 @@ class Job(TypedDict):
     waves: list[WaveRow]
     reason: str
     created: float
+    expires: float | None
     counts: Counts
     failures: list[FailureRow]
 

@@ -3,7 +3,7 @@
 Rules, cited by number in the tests:
 
 N1. A manifest holds the deployments of every rollout of its group that is not superseded: active and complete ones as
-    `active`, held ones as `held`, recalled ones as `recalled`.
+    `active`, held and expired ones as `held`, recalled ones as `recalled`.
 N2. Every manifest that differs from the one before has a higher sequence. The number is taken in the transaction that
     stores the document.
 N3. Nothing is published that the device's own acceptance would refuse.
@@ -105,9 +105,13 @@ class Manifests:
             return True
         return False
 
-    def is_due(self, group: Group, now_s: float) -> bool:
-        """Whether the group's manifest is old enough to be issued anew."""
-        return group.issued_s is None or now_s - group.issued_s >= self._rules.reissue_s
+    def is_due(self, work: Reads, group: Group, now_s: float) -> bool:
+        """Whether the group's manifest is old enough to be issued anew, or a deployment in it has expired since."""
+        issued_s = group.issued_s
+        if issued_s is None or now_s - issued_s >= self._rules.reissue_s:
+            return True
+        ends_s = [_until_s(work, job_id) for job_id in work.standing_jobs(group.name)]
+        return any(issued_s < end_s <= now_s for end_s in ends_s if end_s is not None)
 
     def _published(self, work: Reads, group: Group) -> tuple[int, tuple[Deployment, ...]] | None:
         data = work.document(self._topics.of(MANIFEST, group=group.name))
@@ -126,15 +130,15 @@ class Manifests:
         manifest = self._compose(work, contents, replace(group, sequence=max(group.sequence, 1)), now_s)
         return manifest.root, manifest.deployments
 
-    def deployment(self, contents: Contents, job: Job, rollout: Rollout) -> Deployment:
+    def deployment(self, contents: Contents, job: Job, rollout: Rollout, now_s: float) -> Deployment:
         """What the manifest says about one rollout; raises ProtocolError where devices would refuse it (N3)."""
         catalogue = ListedCatalogue.of(contents)
-        deployment = replace(deployment_of(job, rollout, self._sources(job)), fallback=None)
+        deployment = replace(deployment_of(job, rollout, self._sources(job), now_s), fallback=None)
         check_deployment(deployment, catalogue)
         return replace(deployment, fallback=_live_fallback(deployment, job.fallback, catalogue))
 
     def _compose(self, work: Reads, contents: Contents, group: Group, now_s: float) -> Manifest:
-        found = [self._standing(work, contents, job_id, group) for job_id in work.standing_jobs(group.name)]
+        found = [self._standing(work, contents, job_id, group, now_s) for job_id in work.standing_jobs(group.name)]
         try:
             return Manifest(
                 fleet=self._rules.fleet,
@@ -148,11 +152,11 @@ class Manifests:
         except ProtocolError as error:
             raise PolicyError("conflict", f"the manifest of {group.name} cannot be made: {error.detail}") from None
 
-    def _standing(self, work: Reads, contents: Contents, job_id: str, group: Group) -> Deployment | None:
+    def _standing(self, work: Reads, contents: Contents, job_id: str, group: Group, now_s: float) -> Deployment | None:
         """One deployment of the manifest; None where it leaves it (N5, N6)."""
         try:
             job, rollout = work.job(job_id), work.rollout(job_id)
-            return None if job is None or rollout is None else self.deployment(contents, job, rollout)
+            return None if job is None or rollout is None else self.deployment(contents, job, rollout, now_s)
         except ProtocolError as error:
             logger.warning("{} leaves the manifest of {}: {}", job_id, group.name, error)
         except PolicyError as error:
@@ -184,15 +188,25 @@ def current_deployments(work: Reads, group: str) -> list[tuple[Job, Rollout]]:
     return [(job, rollout) for job, rollout in pairs if job is not None and rollout is not None]
 
 
-def deployment_of(job: Job, rollout: Rollout, sources: Sequence[Source]) -> Deployment:
+def _until_s(work: Reads, job_id: str) -> float | None:
+    """When a deployment expires; None where it never does, or where nobody can tell (N6)."""
+    try:
+        rollout = work.rollout(job_id)
+    except PolicyError:
+        return None
+    return None if rollout is None else rollout.policy.until_s
+
+
+def deployment_of(job: Job, rollout: Rollout, sources: Sequence[Source], now_s: float) -> Deployment:
     """The rollout in the manifest's words; nothing is checked against the catalogue."""
+    state = STATES[rollout.state]
     return Deployment(
         id=rollout.id,
         package=rollout.package,
         version=rollout.version,
         counter=rollout.counter,
         targets=job.targets,
-        state=STATES[rollout.state],
+        state="held" if state == "active" and rollout.has_expired(now_s) else state,
         share_bp=share_of(rollout),
         salt=job.salt,
         devices=tuple(dict.fromkeys(named_devices(rollout))),

@@ -16,7 +16,7 @@ from server.services import audit
 from server.services.commands import Ask
 from server.services.devices_asked import DevicesAsked
 from server.services.job_view import has_failed
-from server.services.steering import find
+from server.services.steering import check_lives, find
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +38,13 @@ class Retrying:
     def retry(self, job_id: str) -> Retried:
         """Tell every failed device of the job to try once more.
 
-        Raises PolicyError `unknown-update`, or `wrong-state` where the job is recalled or replaced, or nothing failed.
+        Raises PolicyError `unknown-update`, or `wrong-state` where the job is recalled, replaced or expired, or nothing
+        failed.
         """
         with self._store.read() as reads:
             job, rollout = find(reads, job_id)
             after(rollout.state, Verb.RETRY)
+            check_lives(rollout, self._clock.now_s())
             if job.superseded:
                 raise PolicyError("wrong-state", f"{job_id} was replaced by a newer release of {rollout.package}")
             failed = [attempt for attempt in reads.attempts(job_id) if has_failed(rollout, attempt)]

@@ -134,7 +134,8 @@ class RolloutTick:
     def _renew(self, group_name: str, now_s: float) -> None:
         with self._store.read() as reads:
             group = reads.group(group_name)
-        if group is not None and self._manifests.is_due(group, now_s):
+            due = group is not None and self._manifests.is_due(reads, group, now_s)
+        if due:
             self._refresh(group_name, now_s)
 
     def _refresh(self, group_name: str, now_s: float) -> None:

@@ -136,6 +136,7 @@ def job(state: str = "active", **other: Any) -> dict[str, Any]:
         "reason": "",
         "description": "",
         "created": 1_700_000_000.0,
+        "expires": None,
         "counts": counts | other.pop("counts", {}),
         "failures": [],
     } | other

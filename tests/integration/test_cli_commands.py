@@ -93,7 +93,7 @@ def test_status_shows_the_server_and_what_is_under_way(api: ScriptedApi, here: C
 def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, here: CommandHere) -> None:
     api.says("POST /api/updates", job())
     words = "publish web 1.1.0 --group line-1 --waves 5,25,100 --soak 60 --failure-limit 0 --probation 60"
-    ran = here.run(*words.split(), "--window", "22:00-04:30", "--on-failure", "hold")
+    ran = here.run(*words.split(), "--window", "22:00-04:30", "--on-failure", "hold", "--expires", "86400")
     assert (ran.status, ran.err) == (0, "")
     assert api.asked[0].body == {
         "update_type": "service",
@@ -107,7 +107,13 @@ def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, her
         "probation_s": 60,
         "window": "22:00-04:30",
         "on_failure": "hold",
+        "expires_s": 86_400.0,
     }
+
+
+def test_an_update_says_when_no_device_begins_any_more(api: ScriptedApi, here: CommandHere) -> None:
+    api.says("GET /api/updates/d-1", job() | {"expires": 1_700_086_400.0})
+    assert "no device begins after 2023-11-1" in here.run("status", "d-1").out
 
 
 def test_publish_uploads_a_catalogue_first_and_only_the_artifacts_that_lack(

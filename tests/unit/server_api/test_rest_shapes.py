@@ -187,6 +187,13 @@ def test_an_update_and_its_verbs(stack: ServerStack, client: Client) -> None:
     assert client.post("/api/updates/monday/resume").json()["code"] == "wrong-state"
 
 
+def test_an_update_tells_when_it_expires(client: Client, stack: ServerStack) -> None:
+    stack.release("other", "1.0.0", 1)
+    shown = publish(client, update_id="monday", expires_s=600)
+    assert shown["expires"] == shown["created"] + 600
+    assert publish(client, update_id="tuesday", package_name="other")["expires"] is None
+
+
 def test_the_same_update_twice(client: Client) -> None:
     publish(client, update_id="monday")
     asked = {"update_type": "files", "package_name": "web", "package_version": "1.0.0", "group": GROUP}

@@ -157,6 +157,33 @@ def test_a_kill_before_the_commit_leaves_the_decision_to_the_next_tick(stack: Se
     assert (again.rollout(job).wave, again.manifest().sequence) == (0, sequence + 1)
 
 
+def test_when_its_time_is_over_no_device_begins_any_more(stack: ServerStack) -> None:
+    """E10 and N1."""
+    job = stack.publish(waves=[{"share": 100}], expires_s=600)
+    stack.tick(after_s=599)
+    assert stack.deployment(job).state == "active"
+    stack.tick(after_s=2)
+    assert (stack.rollout(job).state, stack.deployment(job).state) == (RolloutState.HELD, "held")
+    assert "expired" in stack.rollout(job).reason
+    for act in (lambda: stack.steering.steer(job, Verb.RESUME), lambda: stack.retrying.retry(job)):
+        with pytest.raises(PolicyError, match="expired: publish web"):
+            act()
+    stack.steering.steer(job, Verb.RECALL)
+    assert stack.deployment(job).state == "recalled", "who has it can still be ordered back"
+
+
+def test_a_complete_rollout_that_expires_takes_no_late_device(stack: ServerStack) -> None:
+    job = stack.publish(waves=[{"share": 100}], expires_s=600)
+    stack.tick()
+    complete(stack, job)
+    assert stack.deployment(job).state == "active"
+    stack.tick(after_s=600)
+    assert (stack.rollout(job).state, stack.deployment(job).state) == (RolloutState.COMPLETE, "held")
+    sequence = stack.manifest().sequence
+    stack.tick(after_s=6)
+    assert stack.manifest().sequence == sequence
+
+
 def test_a_release_that_leaves_the_catalogue_holds_its_rollout(stack: ServerStack) -> None:
     """T5 and N5."""
     job = stack.publish()

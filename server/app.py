@@ -34,6 +34,7 @@ from server.services.catalogue import Catalogue, Lifetimes
 from server.services.catalogue_files import CatalogueFiles
 from server.services.commands import Commands
 from server.services.complaints import Complaints
+from server.services.decommissioning import Decommissioning
 from server.services.devices_asked import DevicesAsked
 from server.services.evidence import Evidence
 from server.services.guardian import Guardian
@@ -47,9 +48,11 @@ from server.services.publishing import Publishing
 from server.services.release_desk import ReleaseDesk
 from server.services.retrying import Retrying
 from server.services.rollout_tick import RolloutTick
+from server.services.sequences import set_floor
 from server.services.status import StatusDesk
 from server.services.steering import Steering
 from server.services.uploading import Uploading
+from server.services.witness import Witness
 from server.settings import Settings
 
 _DAY_S: Final = 86_400
@@ -166,7 +169,6 @@ class _Parts:
             observe=self._evidence.observe,
             clock=clock,
         )
-        self.guardian = Guardian(store, self._publication, clock=clock)
         self._commands = Commands(
             self._link,
             self._catalogue,
@@ -182,6 +184,11 @@ class _Parts:
         self._nodes = Nodes(
             self._publication, self._catalogue, self._manifests, keyring, topics, fleet=fleet, clock=clock
         )
+        self._witness = Witness(
+            self._publication, self._catalogue, self._manifests, self._nodes, topics, fleet=fleet, clock=clock
+        )
+        self.guardian = Guardian(store, self._publication, self._witness, clock=clock)
+        self._decommissioning = Decommissioning(self._publication, self._catalogue, topics, clock=clock)
         self._desk = self._release_desk()
         self._ingest = Ingest(
             store,
@@ -208,10 +215,14 @@ class _Parts:
         self._artifacts.recover()
         self._publication.load()
         with self._publication.begin() as change:
+            if self._settings.sequence_floor:
+                set_floor(change.work, self._settings.sequence_floor)
             self._catalogue.load(change, self._clock.now_s())
         if self._desk is not None:
             self._desk.start(self._settings.data_dir / "artifacts")
         self._tick.start()
+        if self._settings.sequence_floor:
+            self._nodes.refresh()
         # Undone last: what ingest still commits at its end is acknowledged over the link.
         undo.callback(self._link.stop)
         self._ingest.start()
@@ -240,6 +251,7 @@ class _Parts:
             steering=Steering(publication, self._manifests, self._evidence.observe, clock=clock),
             retrying=Retrying(store, asked, clock=clock),
             nodes=self._nodes,
+            decommissioning=self._decommissioning,
             asked=asked,
             uploading=self._uploading,
             release_desk=self._desk,

@@ -101,10 +101,15 @@ class Reads(Protocol):
         """One for each device that has reported about the deployment, if it changed after that; by `change`."""
 
     def readings(self, device: str) -> list[Reading]: ...
+    def readings_of(self, group: str | None, kinds: Collection[str]) -> list[Reading]:
+        """The readings of these kinds of every device, or of a group's, in one question."""
 
     def document(self, topic: str) -> bytes | None: ...
     def documents(self) -> list[tuple[str, bytes]]:
         """Every retained document that the broker ought to hold, by topic."""
+
+    def peak(self, name: str) -> int:
+        """The highest number that was raised under the name; 0 before the first."""
 
     def audit_entries(self, most: int) -> list[AuditEntry]:
         """The newest first."""
@@ -116,6 +121,12 @@ class Work(Reads, Protocol):
     def put_device(self, device: Device) -> None: ...
     def put_devices(self, devices: Sequence[Device]) -> None:
         """Insert or replace by id; no id twice."""
+
+    def remove_device(self, device_id: str) -> None:
+        """Forget the device, its attempts and its readings; an unknown id is ignored.
+
+        Roster stamps and the changes of votes that were told are never told again for something else.
+        """
 
     def touch_devices(self, seen: Sequence[tuple[str, float]]) -> None:
         """Raise `seen_s` of many devices at once; unknown ids are ignored, and no `seen_s` ever falls."""
@@ -133,6 +144,9 @@ class Work(Reads, Protocol):
 
     def put_document(self, topic: str, payload: bytes | None) -> None:
         """Remember what a retained topic must hold; None means that it must be empty."""
+
+    def raise_peak(self, name: str, value: int) -> None:
+        """Remember the number under the name unless a higher one is: it outlives what it was given to."""
 
     def audit(self, entry: AuditEntry) -> None: ...
 

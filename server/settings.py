@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     """The age at which manifests and the timestamp are signed anew."""
     grace_s: float = Field(900.0, ge=0)
     """How long replaced snapshot and targets documents stay on the broker for devices that are mid-refresh."""
+    sequence_floor: int = Field(0, ge=0, le=2**52)
+    """No manifest and no assignment gets this sequence or one below it, from this start on for good: for a server whose
+    memory was lost. See docs/operations.md."""
     command_timeout_s: float = Field(10.0, gt=0, le=300)
     artifact_most_bytes: int = Field(8 * 1024**3, ge=1)
     catalogue_most_bytes: int = Field(32 * 1024**2, ge=1)

@@ -4,8 +4,8 @@ Rules, cited by number in the tests:
 
 N1. A manifest holds the deployments of every rollout of its group that is not superseded: active and complete ones as
     `active`, held and expired ones as `held`, recalled ones as `recalled`.
-N2. Every manifest that differs from the one before has a higher sequence. The number is taken in the transaction that
-    stores the document.
+N2. Every manifest that differs from the one before has a higher sequence, over the loss of the store too as far as
+    server.services.sequences knows. The number is taken in the transaction that stores the document.
 N3. Nothing is published that the device's own acceptance would refuse.
 N4. A manifest is issued anew long before it expires.
 N5. A deployment that devices would refuse, because its release or what it requires has left the catalogue, leaves the
@@ -38,6 +38,7 @@ from server.services.catalogue import Catalogue
 from server.services.catalogue_state import Contents
 from server.services.keyring import Keyring
 from server.services.publication import Change
+from server.services.sequences import following, lowest
 
 STATES: dict[RolloutState, DeploymentState] = {
     RolloutState.ACTIVE: "active",
@@ -84,7 +85,9 @@ class Manifests:
         """
         contents = self._catalogue.require()
         group = change.work.group(group_name) or Group(name=group_name)
-        manifest = self._compose(change.work, contents, replace(group, sequence=group.sequence + 1), now_s)
+        topic = self._topics.of(MANIFEST, group=group_name)
+        sequence = following(change.work, topic, group.sequence)
+        manifest = self._compose(change.work, contents, replace(group, sequence=sequence), now_s)
         document = sign_document(to_payload(manifest), MANIFEST_TYPE, contents.root.roles["deployment"], self._keyring)
         if len(document) > MANIFEST_SIZE:
             raise PolicyError(
@@ -94,21 +97,23 @@ class Manifests:
             )
         accept(document, contents, fleet=self._rules.fleet, group=group_name, now_s=now_s)
         change.work.put_group(replace(group, sequence=manifest.sequence, issued_s=now_s))
-        change.put_document(self._topics.of(MANIFEST, group=group_name), document)
+        change.put_document(topic, document)
         return manifest.sequence
 
     def refresh(self, change: Change, group: Group, now_s: float) -> bool:
-        """Issue the manifest anew where it is old (N4) or says something else than it should; whether it was."""
-        old = group.issued_s is None or now_s - group.issued_s >= self._rules.reissue_s
-        if old or self._published(change.work, group) != self._wanted(change.work, group, now_s):
+        """Issue the manifest anew where it is due (N4) or says something else than it should; whether it was."""
+        due = self.is_due(change.work, group, now_s)
+        if due or self._published(change.work, group) != self._wanted(change.work, group, now_s):
             self.reissue(change, group.name, now_s)
             return True
         return False
 
     def is_due(self, work: Reads, group: Group, now_s: float) -> bool:
-        """Whether the group's manifest is old enough to be issued anew, or a deployment in it has expired since."""
+        """Whether the manifest is too old or its sequence too low, or a deployment in it has expired since."""
         issued_s = group.issued_s
         if issued_s is None or now_s - issued_s >= self._rules.reissue_s:
+            return True
+        if group.sequence <= lowest(work, self._topics.of(MANIFEST, group=group.name)):
             return True
         ends_s = [_until_s(work, job_id) for job_id in work.standing_jobs(group.name)]
         return any(issued_s < end_s <= now_s for end_s in ends_s if end_s is not None)

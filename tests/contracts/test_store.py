@@ -333,6 +333,68 @@ def test_the_newest_reading_of_each_kind_is_kept(store: Store) -> None:
         ]
 
 
+def test_the_readings_of_many_devices_are_one_question(store: Store) -> None:
+    with store.begin() as work:
+        work.put_devices([device("node-1"), device("node-2"), device("node-3", "line-2")])
+        for name in ("node-1", "node-2", "node-3"):
+            work.put_readings([reading(1.0, b"{}", kind=kind, name=name) for kind in ("health", "state", "telemetry")])
+    with store.read() as reads:
+        found = [(each.device, each.kind) for each in reads.readings_of(None, {"health", "telemetry"})]
+        assert found == [(f"node-{number}", kind) for number in (1, 2, 3) for kind in ("health", "telemetry")]
+        assert [each.device for each in reads.readings_of("line-2", ["state"])] == ["node-3"]
+        assert reads.readings_of("nowhere", ["state"]) == reads.readings_of(None, []) == []
+
+
+def test_of_a_removed_device_nothing_is_left(store: Store) -> None:
+    with store.begin() as work:
+        work.put_devices([device("node-1"), device("node-2")])
+        work.put_attempts([attempt("node-1"), attempt("node-2")])
+        work.put_readings([reading(1.0, b"{}"), reading(1.0, b"{}", name="node-2")])
+        work.remove_device("node-1")
+        work.remove_device("stranger")
+    with store.read() as reads:
+        assert [each.id for each in reads.devices()] == ["node-2"]
+        assert reads.readings("node-1") == []
+        assert [each.device for each in reads.attempts("d-1")] == ["node-2"]
+
+
+def test_a_roster_stamp_is_never_told_again_for_another_roster(store: Store) -> None:
+    """The device that joined last is removed, and another takes its place: even where nobody was left."""
+    stamps = []
+    for names in (["node-1"], ["node-2"], ["node-1", "node-2"], ["node-1", "node-3"], ["node-1", "node-2"]):
+        with store.begin() as work:
+            for known in work.devices("line-1"):
+                if known.id not in names:
+                    work.remove_device(known.id)
+            work.put_devices([device(name) for name in names])
+        with store.read() as reads:
+            stamps.append(reads.roster_stamp("line-1"))
+    assert len(set(stamps)) == 5
+
+
+def test_the_change_of_a_vote_is_never_told_again_for_another_vote(store: Store) -> None:
+    """Whoever has counted up to the removed device's vote still hears of the next one."""
+    with store.begin() as work:
+        work.put_devices([device("node-1"), device("node-2", "line-2")])
+        work.put_attempts([attempt("node-1"), attempt("node-2")])
+    with store.begin() as work:
+        newest = work.votes("d-1")[-1].change
+        work.remove_device("node-2")
+        work.put_attempts([attempt("node-1", outcome="failed", code="io")])
+        assert [vote.device for vote in work.votes("d-1", newest)] == ["node-1"]
+
+
+def test_a_peak_only_rises(store: Store) -> None:
+    topic = "fleet/v1/groups/line-1/manifest"
+    seen = []
+    for value in (7, 3, 2**53 - 1, 8):
+        with store.begin() as work:
+            work.raise_peak(topic, value)
+        with store.read() as reads:
+            seen.append((reads.peak(topic), reads.peak("other")))
+    assert seen == [(7, 0), (7, 0), (2**53 - 1, 0), (2**53 - 1, 0)]
+
+
 def test_nothing_is_kept_of_devices_that_are_not_enrolled(store: Store) -> None:
     with store.begin() as work:
         work.put_device(device())

@@ -83,7 +83,7 @@ def scripted_api() -> Iterator[ScriptedApi]:
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    for method in ("GET", "POST", "PUT", "HEAD"):
+    for method in ("DELETE", "GET", "POST", "PUT", "HEAD"):
         setattr(Handler, f"do_{method}", Handler.handle_any)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -30,6 +30,7 @@ class Tables:
     changes: dict[tuple[str, str], int] = field(default_factory=dict)
     readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
 
     def copy(self) -> "Tables":
@@ -44,6 +45,7 @@ class Tables:
             changes=dict(self.changes),
             readings=dict(self.readings),
             documents=dict(self.documents),
+            peaks=dict(self.peaks),
             audit=list(self.audit),
         )
 
@@ -160,11 +162,18 @@ class MemoryReads:
     def readings(self, device: str) -> list[Reading]:
         return [reading for (of, _), reading in sorted(self.tables.readings.items()) if of == device]
 
+    def readings_of(self, group: str | None, kinds: Collection[str]) -> list[Reading]:
+        names = [device.id for device in self.devices(group)]
+        return [reading for name in names for reading in self.readings(name) if reading.kind in kinds]
+
     def document(self, topic: str) -> bytes | None:
         return self.tables.documents.get(topic)
 
     def documents(self) -> list[tuple[str, bytes]]:
         return sorted(self.tables.documents.items())
+
+    def peak(self, name: str) -> int:
+        return self.tables.peaks.get(name, 0)
 
     def audit_entries(self, most: int) -> list[AuditEntry]:
         return self.tables.audit[::-1][:most]
@@ -184,8 +193,18 @@ class MemoryWork(MemoryReads):
         for device in devices:
             known = self.tables.devices.get(device.id)
             if known is None or known.group != device.group:
-                self.tables.joined[device.id] = max(self.tables.joined.values(), default=0) + 1
+                highest = max(self.tables.joined.values(), default=0)
+                self.tables.joined[device.id] = max(highest, self.peak("joined")) + 1
             self.tables.devices[device.id] = device
+
+    def remove_device(self, device_id: str) -> None:
+        self.tables.devices.pop(device_id, None)
+        self.raise_peak("joined", self.tables.joined.pop(device_id, 0))
+        for key in [key for key in self.tables.attempts if key[1] == device_id]:
+            del self.tables.attempts[key]
+            self.raise_peak(f"change {key[0]}", self.tables.changes.pop(key))
+        for key in [key for key in self.tables.readings if key[0] == device_id]:
+            del self.tables.readings[key]
 
     def touch_devices(self, seen: Sequence[tuple[str, float]]) -> None:
         for name, at_s in seen:
@@ -206,6 +225,7 @@ class MemoryWork(MemoryReads):
         for attempt in attempts:
             self._check_enrolled(attempt.device)
             newest = max((n for (of, _), n in self.tables.changes.items() if of == attempt.deployment), default=0)
+            newest = max(newest, self.peak(f"change {attempt.deployment}"))
             self.tables.attempts[attempt.deployment, attempt.device] = attempt
             self.tables.changes[attempt.deployment, attempt.device] = newest + 1
 
@@ -221,6 +241,9 @@ class MemoryWork(MemoryReads):
             self.tables.documents.pop(topic, None)
         else:
             self.tables.documents[topic] = payload
+
+    def raise_peak(self, name: str, value: int) -> None:
+        self.tables.peaks[name] = max(value, self.peak(name))
 
     def audit(self, entry: AuditEntry) -> None:
         self.tables.audit.append(entry)

@@ -65,6 +65,7 @@ COMMANDS = {
                           {"id": "c", "detail": "", "result": {}}, {}, "accepted"),
     "rollback": (["rollback", "node-1", "--package", "web"], "POST /api/nodes/node-1/rollback",
                  {"id": "c", "detail": "", "result": {}}, {"package": "web"}, "accepted"),
+    "remove": (["devices", "remove", "node-1"], "DELETE /api/nodes/node-1", node(group="line-2"), None, "line-2"),
     "move": (["move", "node-1", "line-2"], "PUT /api/nodes/node-1/group", node(group="line-2"), {"group": "line-2"},
              "line-2"),
 }  # fmt: skip
@@ -88,6 +89,13 @@ def test_status_shows_the_server_and_what_is_under_way(api: ScriptedApi, here: C
     api.says("GET /api/updates?state=active", {"updates": [job()]})
     assert "d-1" in here.run("status").out
     assert json.loads(here.run("status", "--json").out) == health() | {"updates": [job()]}
+
+
+def test_an_option_in_front_of_a_verb_is_not_ignored(api: ScriptedApi, here: CommandHere) -> None:
+    """`--server` there would remove the device from another server than the one that was named."""
+    ran = here.run("devices", "--server", "http://127.0.0.1:1", "remove", "node-1")
+    assert (ran.status, api.asked) == (1, [])
+    assert "options go behind" in ran.err
 
 
 def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, here: CommandHere) -> None:

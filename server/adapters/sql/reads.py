@@ -127,12 +127,23 @@ class SqlReads:
     def readings(self, device: str) -> list[Reading]:
         return self._all(rows.READINGS, schema.READINGS.c.device == device)
 
+    def readings_of(self, group: str | None, kinds: Collection[str]) -> list[Reading]:
+        table, devices = schema.READINGS, schema.DEVICES
+        wanted = [table.c.kind.in_(sorted(kinds))]
+        if group is not None:
+            wanted.append(table.c.device.in_(select(devices.c.id).where(devices.c.group == group)))
+        return self._all(rows.READINGS, *wanted)
+
     def document(self, topic: str) -> bytes | None:
         documents = self._all(rows.DOCUMENTS, schema.DOCUMENTS.c.topic == topic)
         return documents[0].payload if documents else None
 
     def documents(self) -> list[tuple[str, bytes]]:
         return [(document.topic, document.payload) for document in self._all(rows.DOCUMENTS)]
+
+    def peak(self, name: str) -> int:
+        found = self._rows(select(schema.PEAKS.c.value).where(schema.PEAKS.c.name == name))
+        return int(found[0][0]) if found else 0
 
     def audit_entries(self, most: int) -> list[AuditEntry]:
         question = select(*rows.AUDIT.columns).order_by(schema.AUDIT.c.number.desc()).limit(most)

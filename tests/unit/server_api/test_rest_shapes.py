@@ -163,6 +163,17 @@ def test_a_device_that_answers_nonsense(stack: ServerStack, client: Client) -> N
         assert (answer.status_code, answer.json()["code"]) == (504, "offline")
 
 
+def test_a_removed_device_is_forgotten(stack: ServerStack, client: Client) -> None:
+    answer = client.delete("/api/nodes/node-1")
+    assert (answer.status_code, answer.json()["id"], answer.json()["group"]) == (200, "node-1", GROUP)
+    assert [node["id"] for node in client.get("/api/nodes").json()["nodes"]] == ["node-2"]
+    for again in (client.delete("/api/nodes/node-1"), client.get("/api/nodes/node-1")):
+        assert (again.status_code, again.json()["code"]) == (404, "unknown-node")
+    assert client.delete("/api/nodes/No%20Id").status_code == 400
+    newest = client.get("/api/audit", params={"most": 1}).json()["entries"][0]
+    assert (newest["who"], newest["verb"], newest["subject"]) == ("operator", "remove", "node-1")
+
+
 def test_an_update_and_its_verbs(stack: ServerStack, client: Client) -> None:
     job = publish(client, update_id="monday", waves=[{"share": 50, "devices": ["node-1"]}, {"share": 100}], soak_s=0)
     assert (job["job_id"], job["state"], job["wave"], job["superseded"]) == ("monday", "active", -1, False)

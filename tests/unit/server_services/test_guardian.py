@@ -66,7 +66,7 @@ def test_g3_a_flood_is_one_publication_and_one_audit_entry(stack: ServerStack, s
 
 
 def test_g4_echoes_are_no_alarm_however_late(stack: ServerStack, sent: list[tuple[str, bytes]]) -> None:
-    patient = Guardian(stack.store, stack.publication, clock=stack.clock, settle_s=3_600)
+    patient = Guardian(stack.store, stack.publication, stack.witness, clock=stack.clock, settle_s=3_600)
     old = stack.link.retained[TOPIC]
     stack.publish()
     new = stack.link.retained[TOPIC]

@@ -1,4 +1,4 @@
-"""Real brokers for tests: processes of their own on a port of the kernel's choosing, ended with the test."""
+"""Real brokers for tests: processes of their own on a port that is theirs until the test ends, as they do."""
 
 import json
 import shutil
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-HOST = "127.0.0.1"
+from tests.fakes.ports import HOST, reserved_port
+
 _START_S = 20.0
 _AMQTT = """
 import asyncio, json, logging, sys
@@ -117,29 +118,14 @@ BROKERS = {"mosquitto": mosquitto, "amqtt": amqtt}
 
 
 def _running(kind: str, home: Path, argv: Callable[[int], list[str]]) -> Iterator[RunningBroker]:
-    """Start on a free port; another process may take the port in between, so try more than one."""
-    for left in (2, 1, 0):
-        port = free_port()
+    """On a port that nobody else can get while the broker is away."""
+    with reserved_port() as port:
         broker = RunningBroker(kind, HOST, port, home / "log", argv(port))
+        broker.restart()
         try:
-            broker.restart()
-        except BrokerDidNotStartError:
-            if left:
-                continue
-            raise
-        break
-    try:
-        yield broker
-    finally:
-        broker.kill()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+            yield broker
+        finally:
+            broker.kill()
 
 
 def _directory(parent: Path, name: str) -> Path:

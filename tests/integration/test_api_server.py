@@ -27,6 +27,7 @@ from server.ports import Work
 from server.services.ingest import Ingest
 from tests.fakes.brokers import mosquitto
 from tests.fakes.mqtt_peer import V5, Peer
+from tests.fakes.ports import reserved_port
 from tests.fakes.running_server import GROUP, Desk, checked, enrol, running, server_process, settings_for
 from tests.fakes.waiting import until
 
@@ -102,8 +103,15 @@ def test_a_device_answers_over_the_broker(data: Path, broker: Place) -> None:
             thread.join()
 
 
-def test_the_embedded_broker_comes_back_on_its_port_with_every_document(data: Path) -> None:
-    with running(settings_for(data)) as (server, client):
+@pytest.fixture
+def own_port() -> Iterator[int]:
+    """A port that no other process gets while nothing listens on it."""
+    with reserved_port() as port:
+        yield port
+
+
+def test_the_embedded_broker_comes_back_on_its_port_with_every_document(data: Path, own_port: int) -> None:
+    with running(settings_for(data, broker_port=own_port)) as (server, client):
         enrol(client, "node-1")
         assert server.broker is not None
         pid = until(lambda: server.broker and server.broker.pid)
@@ -123,10 +131,10 @@ def test_the_embedded_broker_comes_back_on_its_port_with_every_document(data: Pa
 
 
 def test_an_embedded_broker_that_can_not_be_started_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = BrokerChild(host="127.0.0.1", port=0, data_dir=tmp_path / "broker")
-    _, port = child.start()
+    child = BrokerChild(host="127.0.0.1", port=own_port, data_dir=tmp_path / "broker")
+    child.start()
     start, refusals = EmbeddedBroker.start, [MemoryError("no memory now"), PolicyError("setup", "not yet")]
 
     def starting(**options: Any) -> EmbeddedBroker:
@@ -140,7 +148,7 @@ def test_an_embedded_broker_that_can_not_be_started_is_tried_again(
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         until(lambda: child.restarts == 1)
-        with Peer("127.0.0.1", port, "p"):
+        with Peer("127.0.0.1", own_port, "p"):
             assert refusals == []
     finally:
         child.stop()
@@ -198,7 +206,8 @@ def test_a_setting_that_can_not_be_is_one_line(tmp_path: Path, name: str, value:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk) -> None:
+def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk, own_port: int) -> None:
+    (data / "broker.port").write_text(f"{own_port}\n")  # as the kernel chose it at an earlier start
     with server_process(data, broker_port="0") as process:
         with process.client() as client:
             enrol(client, "node-1")
@@ -206,6 +215,7 @@ def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk) -> None:
             until(lambda: checked(client.get(f"/api/updates/{job}"))["wave"] == 0)
             before = checked(client.get("/api/groups"))["groups"]
         broker_url = process.broker_url
+        assert broker_url == f"mqtt://127.0.0.1:{own_port}"
         assert process.end(signal.SIGKILL) == -signal.SIGKILL
         process.start()
         assert process.broker_url == broker_url, "devices find the broker again"

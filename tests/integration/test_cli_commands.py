@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.brokers import free_port
 from tests.fakes.command_line import CommandHere, CommandLine
+from tests.fakes.ports import reserved_port
 from tests.fakes.scripted_api import Answer, Asked, ScriptedApi, health, job, node, refusal, scripted_api
 from tests.fakes.waiting import until
 
@@ -284,9 +284,10 @@ def test_a_refusal_is_one_line(api: ScriptedApi, here: CommandHere, name: str) -
 
 
 def test_no_server_is_one_line(here: CommandHere) -> None:
-    here.variables["FAIRLEAD_SERVER"] = f"http://127.0.0.1:{free_port()}"
-    assert "Is `fairlead serve` running? (unreachable)" in here.fails("devices")
-    assert "(unreachable)" in here.fails("publish", "web", "1", "--group", "g", "--watch")
+    with reserved_port() as port:
+        here.variables["FAIRLEAD_SERVER"] = f"http://127.0.0.1:{port}"
+        assert "Is `fairlead serve` running? (unreachable)" in here.fails("devices")
+        assert "(unreachable)" in here.fails("publish", "web", "1", "--group", "g", "--watch")
 
 
 def test_what_devices_say_is_shown_and_not_obeyed(api: ScriptedApi, here: CommandHere) -> None:
@@ -334,6 +335,20 @@ def test_ctrl_c_ends_a_watch_without_a_traceback(api: ScriptedApi, fairlead: Com
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     assert out.count("\n") == 1
+
+
+def test_ctrl_c_ends_a_picture_too(api: ScriptedApi, fairlead: CommandLine) -> None:
+    api.says("GET /api/updates/d-1", job())
+    near, far = pty.openpty()
+    process = fairlead.start("status", "d-1", "--watch", stdout=far, stderr=subprocess.PIPE)
+    os.close(far)
+    seen = b""
+    while b"wave 1 of 2" not in seen:
+        seen += os.read(near, 65_536)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    os.close(near)
+    assert (process.returncode, err) == (130, "")
 
 
 def test_on_a_terminal_a_watch_draws_bars_in_place(api: ScriptedApi, fairlead: CommandLine) -> None:

@@ -44,6 +44,8 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port; 0 lets the kernel choose.")] = None,
     broker_url: Annotated[str | None, typer.Option(help="mqtt:// or mqtts://; without it, an embedded broker.")] = None,
+    broker_dir: Annotated[Path | None, typer.Option(help="What `fairlead broker setup` made, instead.")] = None,
+    public_url: Annotated[str | None, typer.Option(help="The address at which devices download.")] = None,
     fleet: Annotated[str | None, typer.Option(help="The fleet's name, as in its root.")] = None,
     sequence_floor: Annotated[
         int | None, typer.Option(help="After a loss of the database: number documents above this, for good.")
@@ -59,6 +61,8 @@ def serve(
         "host": host,
         "port": port,
         "broker_url": broker_url,
+        "broker_dir": broker_dir,
+        "public_url": public_url,
         "fleet": fleet,
         "signing": signing,
         "sequence_floor": sequence_floor,

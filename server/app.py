@@ -196,18 +196,7 @@ class _Parts:
             IngestMetrics(self._registry),
             on_reply=self._commands.answered,
         )
-        self._status = StatusDesk(
-            store,
-            self._link,
-            broker_url=server.broker_url,
-            signing=settings.signing,
-            problems=[
-                lambda: self._catalogue.problems(clock.now_s()),
-                self._tick.problems,
-                self.guardian.problems,
-                self._complaints.problems,
-            ],
-        )
+        self._status = self._status_desk(server.broker_url)
         self._export()
 
     def start(self, undo: ExitStack) -> None:
@@ -266,6 +255,16 @@ class _Parts:
         return ReleaseDesk(
             settings.data_dir / "keys", self._catalogue, self._uploading, fleet=settings.fleet, clock=self._clock
         )
+
+    def _status_desk(self, broker_url: str) -> StatusDesk:
+        problems = [
+            lambda: self._catalogue.problems(self._clock.now_s()),
+            self._tick.problems,
+            self.guardian.problems,
+            self._complaints.problems,
+        ]
+        signing = self._settings.signing
+        return StatusDesk(self._store, self._link, broker_url=broker_url, signing=signing, problems=problems)
 
     def _artifact_urls(self, sha256: str) -> tuple[str, ...]:
         stored = self._artifacts.size(sha256) is not None

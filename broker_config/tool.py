@@ -1,8 +1,10 @@
 """`python -m broker_config` and `fairlead broker`: a broker's files, its authorities, the embedded broker."""
 
 import argparse
+import getpass
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from broker_config import embedded
@@ -29,14 +31,14 @@ def main(argv: Sequence[str] | None = None, *, program: str = "python -m broker_
     parser = OneLineParser(prog=program, description="Brokers for a Fairlead fleet.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("embedded", help="run the embedded broker, for the demo and small trials", add_help=False)
+    _add_setup(commands.add_parser("setup", help="a whole broker in one directory: authorities, certificates, files"))
+    _add_device(commands.add_parser("device", help="what a device needs to connect to the broker of such a directory"))
     _add_render(commands.add_parser("render", help="write a broker's configuration and access rules"))
     _add_authority(commands.add_parser("ca", help="certificate authorities for devices and services"))
     args = parser.parse_args(arguments)
+    run = {"setup": _setup, "device": _device, "render": _render, "ca": _authority}
     try:
-        if args.command == "render":
-            _render(args)
-        else:
-            _authority(args)
+        run[args.command](args)
     except FleetError as error:
         sys.stderr.write(f"{program}: {error.detail} ({error.code})\n")
         return 1
@@ -44,6 +46,55 @@ def main(argv: Sequence[str] | None = None, *, program: str = "python -m broker_
         sys.stderr.write(f"{program}: interrupted\n")
         return 130
     return 0
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dir", type=Path, required=True, help="the broker's directory, new or known")
+    parser.add_argument("--fleet", help="the fleet's name, as in its root")
+    parser.add_argument("--host", action="append", metavar="NAME", help="how it is reached; may be repeated")
+    parser.add_argument("--address", help="where it listens (default: everywhere)")
+    parser.add_argument("--device-port", type=int, metavar="PORT", help="default 8883")
+    parser.add_argument("--service-port", type=int, metavar="PORT", help="default 8884")
+    parser.add_argument("--dashboard", action="append", metavar="NAME", help="a reader; may be repeated")
+    parser.add_argument("--user", help="account of mosquitto where root starts it (default: yours)")
+    parser.add_argument("--prefix", help=f"topic prefix (default {DEFAULT_PREFIX})")
+
+
+def _setup(args: argparse.Namespace) -> None:
+    # Imported late: cryptography takes longer to load than the other commands to run.
+    from broker_config.site import Site  # noqa: PLC0415
+
+    site = Site.chosen(
+        args.dir,
+        fleet=args.fleet,
+        hosts=args.host,
+        address=args.address,
+        device_port=args.device_port,
+        service_port=args.service_port,
+        dashboards=args.dashboard,
+        user=args.user,
+        prefix=args.prefix,
+    )
+    conf = replace(site, user=site.user or getpass.getuser()).make(args.dir)
+    sys.stdout.write(f"mosquitto -c {conf}\nfairlead serve --broker-dir {args.dir.absolute()}\n")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="ID", help="the device's id")
+    parser.add_argument("--dir", type=Path, required=True, help="the broker's directory, as `setup` made it")
+    parser.add_argument("--class", dest="device_class", required=True, metavar="CLASS", help="its hardware class")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where its files go (default: a directory of its name)")
+    parser.add_argument("--csr", type=Path, metavar="FILE", help="its own signing request; its key stays there")
+
+
+def _device(args: argparse.Namespace) -> None:
+    from broker_config.site import Site  # noqa: PLC0415 - as above
+
+    request = None if args.csr is None else _read(args.csr)
+    out = args.out or Path(args.name)
+    site = Site.known(args.dir)
+    for path in site.add_device(args.dir, args.name, args.device_class, out, request=request):
+        sys.stdout.write(f"{path}\n")
 
 
 def _add_render(parser: argparse.ArgumentParser) -> None:

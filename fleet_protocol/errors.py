@@ -101,7 +101,7 @@ CODES: Final[Mapping[str, Code]] = {
             "no-way-back": "this device could not go back, and the manifest does not say that it need not",
             "masked": "the owner of the device has masked the unit",
             "worker": "the worker process died without an answer",
-            "withdrawn": "the server recalled the release during the attempt",
+            "withdrawn": "the release was recalled, or an operator ordered the device back",
         },
     ),
     **_table(

@@ -125,6 +125,7 @@ class Counts(TypedDict):
     selected: int
     committed: int
     failed: int
+    withdrawn: int
     in_progress: int
     silent: int
     waiting: int
@@ -160,6 +161,7 @@ class Job(TypedDict):
     waves: list[WaveRow]
     reason: str
     created: float
+    expires: float | None
     counts: Counts
     failures: list[FailureRow]
 

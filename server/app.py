@@ -1,12 +1,14 @@
 """The composition root: one server, from its settings to its last thread.
 
 Start: data directory, HTTP socket, database, embedded broker, catalogue and manifests, ingest, link, guardian, tick,
-HTTP. Each step that fails undoes those before it and ends in one line. Stop is the reverse.
+HTTP. Each step that fails undoes those before it and ends in one line. Stop is the reverse, but that ingest stops
+before the link: it takes no more, commits what it has, and the link acknowledges that before it disconnects.
 """
 
 import signal
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from functools import partial
 from types import FrameType
@@ -31,6 +33,8 @@ from server.services.artifacts import Artifacts
 from server.services.catalogue import Catalogue, Lifetimes
 from server.services.catalogue_files import CatalogueFiles
 from server.services.commands import Commands
+from server.services.complaints import Complaints
+from server.services.decommissioning import Decommissioning
 from server.services.devices_asked import DevicesAsked
 from server.services.evidence import Evidence
 from server.services.guardian import Guardian
@@ -44,9 +48,11 @@ from server.services.publishing import Publishing
 from server.services.release_desk import ReleaseDesk
 from server.services.retrying import Retrying
 from server.services.rollout_tick import RolloutTick
+from server.services.sequences import set_floor
 from server.services.status import StatusDesk
 from server.services.steering import Steering
 from server.services.uploading import Uploading
+from server.services.witness import Witness
 from server.settings import Settings
 
 _DAY_S: Final = 86_400
@@ -153,6 +159,7 @@ class _Parts:
         self._manifests = Manifests(
             self._catalogue, keyring, topics, rules=_manifest_rules(settings), artifact_urls=self._artifact_urls
         )
+        self._complaints = Complaints()
         self._evidence = Evidence(self._catalogue)
         self._tick = RolloutTick(
             store,
@@ -162,7 +169,6 @@ class _Parts:
             observe=self._evidence.observe,
             clock=clock,
         )
-        self.guardian = Guardian(store, self._publication, clock=clock)
         self._commands = Commands(
             self._link,
             self._catalogue,
@@ -178,6 +184,11 @@ class _Parts:
         self._nodes = Nodes(
             self._publication, self._catalogue, self._manifests, keyring, topics, fleet=fleet, clock=clock
         )
+        self._witness = Witness(
+            self._publication, self._catalogue, self._manifests, self._nodes, topics, fleet=fleet, clock=clock
+        )
+        self.guardian = Guardian(store, self._publication, self._witness, clock=clock)
+        self._decommissioning = Decommissioning(self._publication, self._catalogue, topics, clock=clock)
         self._desk = self._release_desk()
         self._ingest = Ingest(
             store,
@@ -185,13 +196,7 @@ class _Parts:
             IngestMetrics(self._registry),
             on_reply=self._commands.answered,
         )
-        self._status = StatusDesk(
-            store,
-            self._link,
-            broker_url=server.broker_url,
-            signing=settings.signing,
-            problems=[lambda: self._catalogue.problems(clock.now_s()), self._tick.problems],
-        )
+        self._status = self._status_desk(server.broker_url)
         self._export()
 
     def start(self, undo: ExitStack) -> None:
@@ -199,28 +204,28 @@ class _Parts:
         self._artifacts.recover()
         self._publication.load()
         with self._publication.begin() as change:
+            if self._settings.sequence_floor:
+                set_floor(change.work, self._settings.sequence_floor)
             self._catalogue.load(change, self._clock.now_s())
         if self._desk is not None:
             self._desk.start(self._settings.data_dir / "artifacts")
         self._tick.start()
+        if self._settings.sequence_floor:
+            self._nodes.refresh()
+        # Undone last: what ingest still commits at its end is acknowledged over the link.
+        undo.callback(self._link.stop)
         self._ingest.start()
         undo.callback(self._ingest.stop)
         self._link.start(self._ingest, on_connected=self.guardian.on_connected, on_retained=self.guardian.on_retained)
-        undo.callback(self._link.stop)
 
     def run_ticks(self, stop: threading.Event) -> None:
         """The tick thread, until told to stop."""
-        renewed_s = self._clock.now_s()
+        renewed_s = time.monotonic()
         while not stop.wait(self._settings.tick_s):
-            try:
-                self._tick.tick()
-                if self._desk is not None and self._clock.now_s() - renewed_s >= _RENEW_S:
-                    renewed_s = self._clock.now_s()
-                    self._desk.renew()
-            except FleetError as error:
-                logger.error("tick: {}", error)
-            except Exception:  # noqa: BLE001 - a server without its tick would watch bad releases spread
-                logger.exception("the tick failed by a defect")
+            self._complaints.guard("tick", self._tick.tick)
+            if self._desk is not None and time.monotonic() - renewed_s >= _RENEW_S:
+                renewed_s = time.monotonic()
+                self._complaints.guard("release desk", self._desk.renew)
 
     def use_cases(self) -> UseCases:
         """What the API may call."""
@@ -235,6 +240,7 @@ class _Parts:
             steering=Steering(publication, self._manifests, self._evidence.observe, clock=clock),
             retrying=Retrying(store, asked, clock=clock),
             nodes=self._nodes,
+            decommissioning=self._decommissioning,
             asked=asked,
             uploading=self._uploading,
             release_desk=self._desk,
@@ -249,6 +255,16 @@ class _Parts:
         return ReleaseDesk(
             settings.data_dir / "keys", self._catalogue, self._uploading, fleet=settings.fleet, clock=self._clock
         )
+
+    def _status_desk(self, broker_url: str) -> StatusDesk:
+        problems = [
+            lambda: self._catalogue.problems(self._clock.now_s()),
+            self._tick.problems,
+            self.guardian.problems,
+            self._complaints.problems,
+        ]
+        signing = self._settings.signing
+        return StatusDesk(self._store, self._link, broker_url=broker_url, signing=signing, problems=problems)
 
     def _artifact_urls(self, sha256: str) -> tuple[str, ...]:
         stored = self._artifacts.size(sha256) is not None

@@ -8,7 +8,7 @@ from typing import Final
 from loguru import logger
 
 from broker_config.child import EmbeddedBroker
-from fleet_protocol.errors import FleetError
+from fleet_protocol.errors import FleetError, PolicyError
 
 _LEAST_S: Final = 0.5
 _MOST_S: Final = 30.0
@@ -59,13 +59,15 @@ class BrokerChild:
             try:
                 return self._spawn()
             except FleetError as error:
-                if time.monotonic() >= end_s:
+                if time.monotonic() >= end_s or self._stop.is_set():
                     raise
                 logger.warning("{}; tried again", error.detail)
                 self._stop.wait(_LEAST_S)
 
     def _spawn(self) -> EmbeddedBroker:
         with self._lock:
+            if self._stop.is_set():
+                raise PolicyError("setup", "the server is stopping: its broker is not started again")
             self._broker = EmbeddedBroker.start(host=self._host, port=self._port, data_dir=self._data_dir)
             return self._broker
 
@@ -87,6 +89,9 @@ class BrokerChild:
             self._spawn()
         except FleetError as error:
             logger.error("{}; tried again", error.detail)
+            return False
+        except Exception:  # noqa: BLE001 - a machine that is out of memory now may have some a little later
+            logger.exception("the embedded broker could not be started; tried again")
             return False
         self.restarts += 1
         return True

@@ -80,6 +80,10 @@ class Client:
         headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
         return self._ask("PUT", path, content=_blocks(file), headers=headers, timeout=_UPLOAD)
 
+    def delete(self, path: str) -> Any:
+        """Remove a resource."""
+        return self._ask("DELETE", path)
+
     def has(self, path: str) -> bool:
         """Whether a resource exists."""
         try:
@@ -127,6 +131,10 @@ class Client:
     def move(self, node: str, group: str) -> Any:
         """Assign a device to another group."""
         return self.put(f"/api/nodes/{_part(node)}/group", {"group": group})
+
+    def remove(self, node: str) -> answers.Node:
+        """Forget a device, so that what it sends is refused from then on; what was known of it."""
+        return self._formed(answers.Node, self.delete(f"/api/nodes/{_part(node)}"))
 
     def health_checks(self, nodes: list[str], group: str | None) -> answers.HealthChecks:
         """Ask devices to check their health now: those named, or a group, or all."""

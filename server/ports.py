@@ -45,6 +45,7 @@ class Vote(NamedTuple):
     device: str
     version: str
     outcome: Outcome | None
+    code: str | None
     at_s: float
     change: int
     """Rises with every change of any vote about the deployment, so that one may ask for what is new."""
@@ -54,7 +55,8 @@ class Reads(Protocol):
     """One consistent view. Lists are ordered by id (name, topic); attempts and readings by device and kind.
 
     A row that can not be read raises PolicyError `database` and names the row; a database that can not be
-    reached or is locked for too long raises TransportError `unreachable`: try again later.
+    reached or is locked for too long raises TransportError `unreachable`: try again later. Ids, names and counts are
+    read without the rest of their rows, so that one row does not hide the others.
     """
 
     def device(self, device_id: str) -> Device | None: ...
@@ -65,6 +67,9 @@ class Reads(Protocol):
     def enrolled(self, ids: Collection[str]) -> set[str]:
         """Those of `ids` that are enrolled, without reading what is known of them."""
 
+    def device_counts(self) -> tuple[int, int]:
+        """How many devices are enrolled, and how many of them say that they are online."""
+
     def roster_stamp(self, group: str) -> tuple[int, int]:
         """Changes whenever a device joins or leaves the group; equal stamps mean equal rosters."""
 
@@ -74,11 +79,21 @@ class Reads(Protocol):
 
     def group(self, name: str) -> Group | None: ...
     def groups(self) -> list[Group]: ...
+    def group_names(self) -> list[str]:
+        """Every group by name, whatever else its row holds."""
 
     def job(self, job_id: str) -> Job | None: ...
     def jobs(self, group: str | None = None) -> list[Job]: ...
+    def standing_jobs(self, group: str) -> list[str]:
+        """Ids of the group's jobs that are not superseded, the oldest first, whatever else their rows hold."""
+
     def rollout(self, rollout_id: str) -> Rollout | None: ...
     def rollouts(self, group: str | None = None, state: RolloutState | None = None) -> list[Rollout]: ...
+    def moving(self) -> list[str]:
+        """Ids of the rollouts that are neither recalled nor complete, whatever else their rows hold."""
+
+    def rollout_counts(self) -> dict[str, int]:
+        """How many rollouts there are in each state."""
 
     def attempt(self, deployment: str, device: str) -> AttemptSeen | None: ...
     def attempts(self, deployment: str) -> list[AttemptSeen]: ...
@@ -86,10 +101,15 @@ class Reads(Protocol):
         """One for each device that has reported about the deployment, if it changed after that; by `change`."""
 
     def readings(self, device: str) -> list[Reading]: ...
+    def readings_of(self, group: str | None, kinds: Collection[str]) -> list[Reading]:
+        """The readings of these kinds of every device, or of a group's, in one question."""
 
     def document(self, topic: str) -> bytes | None: ...
     def documents(self) -> list[tuple[str, bytes]]:
         """Every retained document that the broker ought to hold, by topic."""
+
+    def peak(self, name: str) -> int:
+        """The highest number that was raised under the name; 0 before the first."""
 
     def audit_entries(self, most: int) -> list[AuditEntry]:
         """The newest first."""
@@ -101,6 +121,12 @@ class Work(Reads, Protocol):
     def put_device(self, device: Device) -> None: ...
     def put_devices(self, devices: Sequence[Device]) -> None:
         """Insert or replace by id; no id twice."""
+
+    def remove_device(self, device_id: str) -> None:
+        """Forget the device, its attempts and its readings; an unknown id is ignored.
+
+        Roster stamps and the changes of votes that were told are never told again for something else.
+        """
 
     def touch_devices(self, seen: Sequence[tuple[str, float]]) -> None:
         """Raise `seen_s` of many devices at once; unknown ids are ignored, and no `seen_s` ever falls."""
@@ -118,6 +144,9 @@ class Work(Reads, Protocol):
 
     def put_document(self, topic: str, payload: bytes | None) -> None:
         """Remember what a retained topic must hold; None means that it must be empty."""
+
+    def raise_peak(self, name: str, value: int) -> None:
+        """Remember the number under the name unless a higher one is: it outlives what it was given to."""
 
     def audit(self, entry: AuditEntry) -> None: ...
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from broker_config.site import Site
 from fleet_protocol.errors import FleetError, PolicyError
 from fleet_protocol.ids import check_id
 from fleet_protocol.topics import DEFAULT_PREFIX, Topics
@@ -45,6 +46,8 @@ class Settings(BaseSettings):
     """HTTP port; 0 lets the kernel choose."""
     public_url: Annotated[str, AfterValidator(_url)] | None = None
     """Base of the artifact addresses in manifests; None means this server's own host and port."""
+    broker_dir: Path | None = None
+    """What `fairlead broker setup` made: address, certificates, fleet and prefix come from there, unless given."""
     broker_url: str | None = None
     """`mqtt://host:port` or `mqtts://…`; None starts the embedded broker as a child process."""
     broker_host: str = "127.0.0.1"
@@ -71,6 +74,9 @@ class Settings(BaseSettings):
     """The age at which manifests and the timestamp are signed anew."""
     grace_s: float = Field(900.0, ge=0)
     """How long replaced snapshot and targets documents stay on the broker for devices that are mid-refresh."""
+    sequence_floor: int = Field(0, ge=0, le=2**52)
+    """No manifest and no assignment gets this sequence or one below it, from this start on for good: for a server whose
+    memory was lost. See docs/operations.md."""
     command_timeout_s: float = Field(10.0, gt=0, le=300)
     artifact_most_bytes: int = Field(8 * 1024**3, ge=1)
     catalogue_most_bytes: int = Field(32 * 1024**2, ge=1)
@@ -87,7 +93,11 @@ class Settings(BaseSettings):
 def load(**chosen: Any) -> Settings:
     """The settings from the environment, `chosen` values before it; raises PolicyError `setup` with one line."""
     try:
-        return Settings(**chosen)
+        settings = Settings(**chosen)
+        if settings.broker_dir is None:
+            return settings
+        found = Site.known(settings.broker_dir).server_settings(settings.broker_dir)
+        return Settings(**{name: v for name, v in found.items() if name not in settings.model_fields_set} | chosen)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = "_".join(str(part) for part in first["loc"])

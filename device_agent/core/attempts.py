@@ -1,5 +1,6 @@
 """How an attempt begins, goes from stage to stage, and ends."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -7,7 +8,7 @@ from device_agent.core.choice import Choice
 from device_agent.core.effects import Activate, Cancel, Commit, Discard, Effect, Fetch, Revert, Stage
 from device_agent.core.events import Moment
 from device_agent.core.history import BY_OPERATOR, TRANSIENT, forget, next_number, refuse_release, remember
-from device_agent.core.record import Attempt, Failure, Record, SlotContent
+from device_agent.core.record import Attempt, Failure, Purpose, Record, SlotContent
 from device_agent.core.reports import Move, attacked, blames_peer, describe, report
 from device_agent.core.slots import slots_of, with_active, with_content, with_standing
 from fleet_protocol import messages
@@ -15,6 +16,8 @@ from fleet_protocol.messages import Outcome
 
 BEFORE_SWITCH: Final = frozenset({"downloading", "installing"})
 """Stages in which the attempt has touched nothing that runs, so that it may be given up at no cost."""
+_WENT_BACK: Final[Mapping[Purpose, Outcome]] = {"install": "rolled_back", "recall": "failed", "rollback": "committed"}
+"""What an attempt that failed from the switch on means for its deployment, by what the attempt was for."""
 _DOING: Final = {
     "idle": "",
     "downloading": "downloading",
@@ -112,13 +115,15 @@ def turn_back(record: Record, at: Moment, code: str, detail: str, *, attack: str
 
 
 def went_back(record: Record, at: Moment) -> Move:
-    """R13: the previous slot runs again; what failed is dropped and remembered."""
+    """R13: the previous slot runs again; what failed is dropped and remembered.
+
+    Where an operator's rollback failed, what runs again is the deployment that it would have left.
+    """
     attempt = attempt_of(record)
     package = attempt.release.package
     code, detail = attempt.code or "interrupted", attempt.detail
     record = with_content(_remember_end(record, at, code, detail), package, attempt.slot, None)
-    outcome: Outcome = "rolled_back" if attempt.purpose == "install" else "failed"
-    record, reports = settle(_untidy(record, package), at, outcome, code, detail)
+    record, reports = settle(_untidy(record, package), at, _WENT_BACK[attempt.purpose], code, detail)
     return record, (*reports, Discard(package=package, slot=attempt.slot))
 
 
@@ -152,6 +157,7 @@ def settle(
     """The end of every attempt: idle, its outcome reported, and a tick asked for at once to choose again."""
     attempt = attempt_of(record)
     about = describe(record, attempt, outcome, code, detail)
+    subject = about if outcome == "committed" else attempt.release
     if attack is not None:
         record = attacked(record, attack)
     record = replace(
@@ -164,7 +170,7 @@ def settle(
         probation_until_s=None,
         check_s=None,
         wake_s=at.mono_s,
-        why=f"{attempt.release.package} {attempt.release.version}: {outcome.replace('_', ' ')}",
+        why=f"{subject.package} {subject.version}: {outcome.replace('_', ' ')}",
     )
     return report(record, at, about, attack)
 

@@ -23,7 +23,8 @@ R11. Transport failures of a download are retried with growing, jittered pauses,
      pause of the machine's own, here and in R14 and R17, is longer than the device's owner allows.
 R12. Every other failure before the switch ends the attempt: outcome `failed`, space given back, remembered.
 R13. Every failure from the switch on turns the attempt back; once the old slot runs again the outcome is `rolled_back`
-     (`failed`, where the attempt was itself a way back), and it is remembered.
+     (`failed`, where the attempt was a recall), and it is remembered. An operator's rollback that failed leaves its
+     deployment `committed` as before, with the code: it says nothing against the release.
 R14. Going back that fails is tried again with growing pauses, for the device must end in a known state. A release that
      will not start is given REVERTS tries, then counts as gone back to. If what to go back to is not whole, the device
      stays with what it switched to, known to be bad.

@@ -50,7 +50,7 @@ def _add_views(routes: APIRouter, cases: UseCases) -> None:
         with cases.store.read() as reads:
             if group is not None and reads.group(group) is None:
                 raise PolicyError("unknown-group", f"no group {group}: GET /api/groups lists them")
-            return NodesAnswer(nodes=[NodeAnswer.of(node_view.view(reads, each)) for each in reads.devices(group)])
+            return NodesAnswer(nodes=[NodeAnswer.of(each) for each in node_view.views(reads, group)])
 
     @routes.get("/nodes/{node}", tags=["nodes"])
     def show_node(node: Id) -> NodeDetailAnswer:
@@ -87,6 +87,18 @@ def _add_enrolment(routes: APIRouter, cases: UseCases) -> None:
         cases.nodes.move(node, body.group)
         with cases.store.read() as reads:
             return NodeAnswer.of(node_view.view(reads, node_view.find(reads, node)))
+
+    @routes.delete("/nodes/{node}", tags=["nodes"])
+    def remove(node: Id) -> NodeAnswer:
+        """Forget a device: its key, its reports, its assignment; what was known of it is the answer.
+
+        What it still sends is refused as a stranger's, and rollouts go on without it. It keeps running what it has; to
+        keep it off the broker too, revoke its certificate.
+        """
+        with cases.store.read() as reads:
+            known = NodeAnswer.of(node_view.view(reads, node_view.find(reads, node)))
+        cases.decommissioning.remove(node)
+        return known
 
 
 def _add_questions(routes: APIRouter, cases: UseCases) -> None:

@@ -24,12 +24,13 @@ class WaveAnswer(BaseModel):
 
 
 class CountsAnswer(BaseModel):
-    """Devices of the group by where they are with this update."""
+    """Devices of the group by where they are with this update; `withdrawn` ones were ordered back and went."""
 
     devices: int
     selected: int
     committed: int
     failed: int
+    withdrawn: int
     in_progress: int
     silent: int
     waiting: int
@@ -44,7 +45,10 @@ class FailureAnswer(BaseModel):
 
 
 class JobAnswer(BaseModel):
-    """An update. `wave` is the index of the newest open wave, -1 before the first; times are epoch seconds."""
+    """An update. `wave` is the index of the newest open wave, -1 before the first; times are epoch seconds.
+
+    From `expires` on no device begins any more.
+    """
 
     job_id: str
     group: str
@@ -59,6 +63,7 @@ class JobAnswer(BaseModel):
     reason: str
     description: str
     created: float
+    expires: float | None
     counts: CountsAnswer
     failures: list[FailureAnswer]
 
@@ -88,6 +93,7 @@ class JobAnswer(BaseModel):
             "reason": rollout.reason,
             "description": job.description,
             "created": job.created_s,
+            "expires": rollout.policy.until_s,
             "counts": CountsAnswer.model_validate(counts, from_attributes=True),
             "failures": [FailureAnswer(device=f.device, code=f.code, detail=f.detail) for f in view.failures],
         }

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from server.ports import Clock, Store
 from server.services.artifacts import Artifacts
 from server.services.catalogue import Catalogue
+from server.services.decommissioning import Decommissioning
 from server.services.devices_asked import DevicesAsked
 from server.services.nodes import Nodes
 from server.services.publishing import Publishing
@@ -29,6 +30,7 @@ class UseCases:
     steering: Steering
     retrying: Retrying
     nodes: Nodes
+    decommissioning: Decommissioning
     asked: DevicesAsked
     uploading: Uploading
     release_desk: ReleaseDesk | None

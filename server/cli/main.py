@@ -44,7 +44,12 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port; 0 lets the kernel choose.")] = None,
     broker_url: Annotated[str | None, typer.Option(help="mqtt:// or mqtts://; without it, an embedded broker.")] = None,
+    broker_dir: Annotated[Path | None, typer.Option(help="What `fairlead broker setup` made, instead.")] = None,
+    public_url: Annotated[str | None, typer.Option(help="The address at which devices download.")] = None,
     fleet: Annotated[str | None, typer.Option(help="The fleet's name, as in its root.")] = None,
+    sequence_floor: Annotated[
+        int | None, typer.Option(help="After a loss of the database: number documents above this, for good.")
+    ] = None,
     signing: Annotated[str | None, typer.Option(help="online, or server: it then holds all keys.")] = None,
 ) -> None:
     """Run the server. Every option is also a variable FAIRLEAD_<NAME>, as are many more settings."""
@@ -56,8 +61,11 @@ def serve(
         "host": host,
         "port": port,
         "broker_url": broker_url,
+        "broker_dir": broker_dir,
+        "public_url": public_url,
         "fleet": fleet,
         "signing": signing,
+        "sequence_floor": sequence_floor,
     }
     with one_line_errors():
         loaded = server_settings.load(**{name: value for name, value in chosen.items() if value is not None})
@@ -84,7 +92,11 @@ def _register(panel: str, *commands: Callable[..., None]) -> None:
 _register("Servers", demo, doctor)
 _register("Rollouts", publish, view.rollouts, view.status)
 _register("Rollouts", steer.hold, steer.resume, steer.advance, steer.recall, steer.retry)
-_register("Devices", view.devices, view.groups, view.services, view.logs, view.health)
+_devices = typer.Typer(invoke_without_command=True)
+_devices.callback()(view.devices)
+_devices.command()(steer.remove)
+app.add_typer(_devices, name="devices", rich_help_panel="Devices")
+_register("Devices", view.groups, view.services, view.logs, view.health)
 _register("Devices", steer.enrol, steer.move, steer.rollback)
 _register("Releases and records", view.releases, view.audit)
 _catalogue = typer.Typer(no_args_is_help=True, help="The signed list of releases that may be installed.")

@@ -28,6 +28,9 @@ def publish(
     silence_limit: Annotated[int | None, typer.Option(help="Silent devices that are tolerated.")] = None,
     on_failure: Annotated[str | None, typer.Option(help="recall or hold.")] = None,
     not_before: Annotated[str | None, typer.Option(help="No device begins before: 2026-12-01T06:00:00Z.")] = None,
+    expires: Annotated[
+        float | None, typer.Option(help="Seconds from now after which no device begins any more.")
+    ] = None,
     window: Annotated[str | None, typer.Option(help="Hours (UTC) in which a device may begin: 22:00-04:30.")] = None,
     url: Annotated[str | None, typer.Option(help="Where devices download; else from the server.")] = None,
     kind: Annotated[str, typer.Option("--type", help="service, driver, package or files.")] = "service",
@@ -63,6 +66,7 @@ def publish(
             "silence_limit": silence_limit,
             "on_failure": on_failure,
             "not_before": not_before,
+            "expires_s": expires,
             "window": window,
             "package_url": url,
         }

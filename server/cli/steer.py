@@ -107,6 +107,13 @@ def move(
         session.show(answer, lambda: f"{device} is in group {group}")
 
 
+def remove(device: DeviceId, as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
+    """Remove a device for good: its key is forgotten, and what it sends is refused. Revoke its certificate too."""
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.remove(device)
+        session.show(answer, lambda: f"{device} is removed from group {answer['group']}")
+
+
 def upload(
     folder: Annotated[Path, typer.Argument(help="The folder that fairlead-firmware works on.")],
     as_json: AsJson = False,

@@ -13,7 +13,7 @@ from server.answers import AuditRow, Health, Job, Node
 from server.cli import printable
 
 _STATE_STYLES: Final = {"complete": "green", "active": "cyan", "held": "yellow", "recalled": "red"}
-_COUNTS: Final = ("devices", "selected", "committed", "failed", "in_progress", "silent", "waiting")
+_COUNTS: Final = ("devices", "selected", "committed", "failed", "withdrawn", "in_progress", "silent", "waiting")
 _BAR_WIDTH: Final = 40
 
 
@@ -59,6 +59,8 @@ def rollout(job: Job, *, fancy: bool = False) -> RenderableType:
     lines.append(_progress("whole group", counts["committed"], counts["failed"], counts["devices"], fancy=fancy))
     told: Mapping[str, Any] = dict(counts)
     lines.append(Text("  " + "  ".join(f"{name.replace('_', ' ')} {told[name]}" for name in _COUNTS)))
+    if job["expires"] is not None and job["state"] in ("active", "complete"):
+        lines.append(Text(f"  no device begins after {_local(job['expires'])}", "dim"))
     if job["reason"]:
         lines.append(Text(f"  because {printable.line(job['reason'])}", "yellow"))
     for failure in job["failures"]:
@@ -80,8 +82,7 @@ def audit(entries: Sequence[AuditRow]) -> RenderableType:
     """Who did what, with the time of this machine."""
     table = _table("at", "who", "verb", "subject", "detail")
     for entry in entries:
-        at = datetime.fromtimestamp(entry["at"]).astimezone().isoformat(" ", "seconds")
-        table.add_row(*_cells(at, entry["who"], entry["verb"], entry["subject"], entry["detail"]))
+        table.add_row(*_cells(_local(entry["at"]), entry["who"], entry["verb"], entry["subject"], entry["detail"]))
     return table if entries else Text("nothing happened yet")
 
 
@@ -113,6 +114,11 @@ def bar(done: int, failed: int, total: int, *, fancy: bool) -> Text:
     rest = _BAR_WIDTH - full - broken
     good, bad, open_ = ("█", "█", "░") if fancy else ("#", "x", ".")
     return Text.assemble((good * full, "green"), (bad * broken, "red"), (open_ * rest, "dim"), f" {done}/{total}")
+
+
+def _local(epoch_s: float) -> str:
+    """A moment by the clock of this machine."""
+    return datetime.fromtimestamp(epoch_s).astimezone().isoformat(" ", "seconds")
 
 
 def _progress(name: str, done: int, failed: int, total: int, *, fancy: bool) -> Text:

@@ -8,15 +8,24 @@ from fleet_protocol.errors import PolicyError
 from server.answers import Job
 from server.cli import printable, tables
 from server.cli.options import AsJson, DeviceId, InGroup, Server, Token, Watch, names
-from server.cli.session import Session, open_session
+from server.cli.session import Session, one_line_errors, open_session
 from server.cli.watch import is_fancy
 from server.cli.watch import watch as follow
 
 _STATES = ("active", "held", "recalled", "complete")
 
 
-def devices(group: InGroup = None, as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
-    """List devices: whether they are online, what they run, and why they are not updating."""
+def devices(
+    context: typer.Context,
+    group: InGroup = None,
+    as_json: AsJson = False,
+    server: Server = None,
+    token: Token = None,
+) -> None:
+    """List devices: whether they are online, what they run, and why they are not updating. Or remove one."""
+    if context.invoked_subcommand is not None:
+        _nothing_before(context.invoked_subcommand, given=(group, server, token) != (None, None, None) or as_json)
+        return
     with open_session(server, token, as_json=as_json) as session:
         answer = session.client.nodes(group)
         session.show(answer, lambda: tables.devices(answer["nodes"]))
@@ -131,6 +140,13 @@ def audit(
     with open_session(server, token, as_json=as_json) as session:
         answer = session.client.audit(most)
         session.show(answer, lambda: tables.audit(answer["entries"]))
+
+
+def _nothing_before(verb: str, *, given: bool) -> None:
+    """An option in front of the verb would be ignored: `--server` there must not remove a device somewhere else."""
+    with one_line_errors():
+        if given:
+            raise PolicyError("bad-request", f"options go behind: fairlead devices {verb} DEVICE --server URL")
 
 
 def _interesting(session: Session) -> list[str]:

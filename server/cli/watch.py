@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import typer
@@ -19,50 +19,74 @@ from server.client import Client, ClientError
 EXIT_STATUS: Final = {"complete": 0, "held": 3, "recalled": 4}
 """How a rollout that went no further ended; the worst of several counts."""
 _PAUSE_S: Final = 1.0
+_PAUSE_MOST_S: Final = 30.0
+_SHARE: Final = 10.0
+"""A server is kept busy by one who watches for at most a tenth of its time: counting a large fleet takes a while."""
 
 
-def watch(session: Session, job_ids: Sequence[str], *, pause: Callable[[], None] | None = None) -> int:
+def watch(session: Session, job_ids: Sequence[str], *, pause: Callable[[float], None] = time.sleep) -> int:
     """Show rollouts until each has ended or is held; the exit status is 0 complete, 3 held, 4 recalled.
 
     On a terminal the picture is redrawn in place; elsewhere each change is one plain line, and with
     `--json` one line of JSON. A server that is away is waited for.
     """
-    rest = pause or (lambda: time.sleep(_PAUSE_S))
     jobs = [session.client.job(job_id) for job_id in job_ids]
+    news = _news(session.client, jobs, pause)
     if session.as_json or not session.console.is_terminal:
-        jobs = _lines(session, jobs, rest)
+        jobs = _lines(session, jobs, news)
     else:
-        jobs = _picture(session, jobs, rest)
+        jobs = _picture(session, jobs, news)
     return max((EXIT_STATUS[job["state"]] for job in jobs), default=0)
 
 
-def _picture(session: Session, jobs: list[Job], rest: Callable[[], None]) -> list[Job]:
+def pause_s(took_s: float) -> float:
+    """How long to wait after an answer that took so long."""
+    return min(_PAUSE_MOST_S, max(_PAUSE_S, _SHARE * took_s))
+
+
+def _news(client: Client, jobs: list[Job], pause: Callable[[float], None]) -> Iterator[tuple[list[Job], str]]:
+    """The rollouts after each pause, with a line where nobody could be asked, until each has ended or is held.
+
+    The API has nothing to wait for: it is asked again, at a pace that a busy server can bear.
+    """
+    took_s = 0.0
+    while _going_on(jobs):
+        pause(pause_s(took_s))
+        began_s = time.monotonic()
+        jobs, away = _latest(client, jobs)
+        took_s = 0.0 if away else time.monotonic() - began_s
+        yield jobs, away
+
+
+def _picture(session: Session, jobs: list[Job], news: Iterable[tuple[list[Job], str]]) -> list[Job]:
     fancy = is_fancy(session)
+    newest = jobs
     with Live(_drawn(jobs, fancy=fancy), console=session.console, auto_refresh=False) as live:
-        while _going_on(jobs):
-            rest()
-            jobs, away = _latest(session.client, jobs)
-            live.update(_drawn(jobs, away, fancy=fancy), refresh=True)
-    return jobs
+        for newest, away in news:
+            live.update(_drawn(newest, away, fancy=fancy), refresh=True)
+    return newest
 
 
-def _lines(session: Session, jobs: list[Job], rest: Callable[[], None]) -> list[Job]:
+def _lines(session: Session, jobs: list[Job], news: Iterable[tuple[list[Job], str]]) -> list[Job]:
     told: dict[str, str] = {}
-    gone = ""
-    while True:
-        for job in jobs:
-            text = json.dumps(job, sort_keys=True) if session.as_json else _line(job)
-            if told.get(job["job_id"]) != text:
-                typer.echo(text)
-                sys.stdout.flush()
-                told[job["job_id"]] = text
-        if not _going_on(jobs):
-            return jobs
-        rest()
-        jobs, away = _latest(session.client, jobs)
+    _tell(session, jobs, told)
+    newest, gone = jobs, ""
+    for newest, away in news:
+        _tell(session, newest, told)
         if away and away != gone:
             sys.stderr.write(f"fairlead: {printable.line(away)}; waiting for it\n")
         gone = away
+    return newest
+
+
+def _tell(session: Session, jobs: list[Job], told: dict[str, str]) -> None:
+    """Each rollout that is not as it was told last."""
+    for job in jobs:
+        text = json.dumps(job, sort_keys=True) if session.as_json else _line(job)
+        if told.get(job["job_id"]) != text:
+            typer.echo(text)
+            sys.stdout.flush()
+            told[job["job_id"]] = text
 
 
 def is_fancy(session: Session) -> bool:

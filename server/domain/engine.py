@@ -15,11 +15,13 @@ E7. The last wave's passing completes the rollout.
 E8. At most one decision at a time, and deciding twice changes nothing: evidence counted for another wave than the
     present one opens nothing.
 E9. Resuming excuses the failures and the silence that the operator could see; what comes after counts anew.
+E10. A rollout that has expired opens no wave: it is complete if its last wave has passed by then, and else held.
 """
 
 import math
 from dataclasses import replace
 
+from fleet_protocol.timestamps import format_time
 from server.domain.rollout import (
     Complete,
     Decision,
@@ -45,7 +47,10 @@ def decide(rollout: Rollout, seen: Observations, now_s: float) -> list[Decision]
         stop = _silence(rollout, seen)
     if stop is not None:
         return [stop]
-    return _progress(rollout, seen, now_s)
+    steps = _progress(rollout, seen, now_s)
+    if rollout.has_expired(now_s) and Complete() not in steps:
+        return [Hold(reason=f"expired at {format_time(rollout.policy.until_s or 0.0)}: no device begins any more")]
+    return steps
 
 
 def apply(rollout: Rollout, decision: Decision, now_s: float) -> Rollout:

@@ -51,6 +51,8 @@ class Policy:
     probation_s: int
     success_rate: float = 0.8
     """The share of a wave's devices, 0 to 1, that must have committed before the next wave opens; at least one must."""
+    until_s: float | None = None
+    """From this moment (epoch seconds) no device begins any more; None means that there is no such moment."""
 
     def __post_init__(self) -> None:
         shares = [wave.share_bp for wave in self.waves]
@@ -86,6 +88,10 @@ class Rollout:
     """Failed devices that an operator knew of when resuming."""
     excused_silent: int = 0
     """Silent devices that an operator knew of when resuming."""
+
+    def has_expired(self, now_s: float) -> bool:
+        """Whether no device begins any more, whatever else the rollout's state allows."""
+        return self.policy.until_s is not None and now_s >= self.policy.until_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

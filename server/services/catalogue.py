@@ -3,7 +3,8 @@
 Rules, cited by number in the tests:
 
 K1. Nothing is listed, published or stored that has not passed server.services.catalogue_state.
-K2. Roots and the catalogue's version never go back: what was published is the floor, over restarts too.
+K2. Roots and the catalogue's version never go back: what was published is the floor, over restarts too, and over the
+    loss of the store as far as server.services.witness finds it on the broker.
 K3. Files on disk that do not verify are not used: what was published stays, and nothing new is signed until a good
     catalogue is uploaded.
 K4. The disk is written before the transaction commits, so that what was published is never newer than the disk.
@@ -21,7 +22,7 @@ from firmware_tools.metadata import is_expired, read
 from firmware_tools.online import make_snapshot, make_timestamp
 from fleet_protocol.errors import FleetError, PolicyError, ProtocolError
 from fleet_protocol.topics import ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Topics
-from server.ports import Reads
+from server.ports import Reads, Work
 from server.services.catalogue_files import CatalogueFiles
 from server.services.catalogue_state import Contents, Current, Release, verify_contents, verify_current
 from server.services.keyring import Keyring
@@ -29,6 +30,8 @@ from server.services.publication import Change
 
 _EXPIRY_WARNING_S: Final = 7 * 86_400
 _HALF: Final = 0.5
+_SNAPSHOT: Final = "snapshot"
+"""The peak of snapshot versions; a snapshot's topic carries its version, so that it has none of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,21 +231,33 @@ class Catalogue:
 
     def _check_current_floor(self, current: Current, work: Reads) -> None:
         """Rule K2 for the online half."""
-        timestamp, snapshot = self._published_versions(work)
+        timestamp, snapshot = self.published(work)
         if current.timestamp_version < timestamp or current.snapshot_version < snapshot:
             raise ProtocolError("replay", "timestamp or snapshot is older than what was published")
 
-    def _published_versions(self, work: Reads) -> tuple[int, int]:
-        """Versions of the published timestamp and of the snapshot that it binds; 0 before the first."""
-        data = work.document(self._topics.of(TIMESTAMP))
+    def published(self, work: Reads) -> tuple[int, int]:
+        """Versions of the published timestamp and of the snapshot that it binds, as far as is known; 0 before any."""
+        topic = self._topics.of(TIMESTAMP)
+        timestamp, snapshot, data = work.peak(topic), work.peak(_SNAPSHOT), work.document(topic)
         if data is None:
-            return 0, 0
+            return timestamp, snapshot
         signed = read(Timestamp, data).signed
-        return signed.version, signed.snapshot_meta.version
+        return max(timestamp, signed.version), max(snapshot, signed.snapshot_meta.version)
+
+    def outgrow(self, work: Work, timestamp: int, snapshot: int) -> None:
+        """Sign nothing with these versions, or older ones, any more: they were published once (K2)."""
+        work.raise_peak(self._topics.of(TIMESTAMP), timestamp)
+        work.raise_peak(_SNAPSHOT, snapshot)
+
+    def sign_anew(self, change: Change, now_s: float) -> None:
+        """Replace both online signatures, with versions above all that were published."""
+        if self._held is not None:
+            contents = self._held.contents
+            self._put_in_force(change, contents, self._sign(contents, None, change.work, now_s), now_s)
 
     def _sign(self, contents: Contents, kept: Current | None, work: Reads, now_s: float) -> Current:
         """Sign a timestamp, and a snapshot where none is kept, with versions above all published ones."""
-        timestamp_version, snapshot_version = self._published_versions(work)
+        timestamp_version, snapshot_version = self.published(work)
         if self._held is not None:
             timestamp_version = max(timestamp_version, self._held.current.timestamp_version)
             snapshot_version = max(snapshot_version, self._held.current.snapshot_version)

@@ -103,7 +103,7 @@ def verify_contents(roots: Sequence[bytes], targets: bytes, *, fleet: str) -> Co
     if newest.fleet != fleet:
         raise ProtocolError("scope", f"the catalogue is of fleet {newest.fleet}, this server of fleet {fleet}")
     metadata = read_targets(targets)
-    _verify_role(newest, "targets", metadata)
+    verify_role(newest, "targets", metadata)
     return Contents(
         roots=chain,
         targets=targets,
@@ -116,9 +116,9 @@ def verify_contents(roots: Sequence[bytes], targets: bytes, *, fleet: str) -> Co
 def verify_current(contents: Contents, snapshot: bytes, timestamp: bytes) -> Current:
     """The catalogue's online half under rules C3 and C4; expiry is judged elsewhere."""
     timestamp_metadata = read(Timestamp, timestamp)
-    _verify_role(contents.root, "timestamp", timestamp_metadata)
+    verify_role(contents.root, "timestamp", timestamp_metadata)
     snapshot_metadata = read(Snapshot, snapshot)
-    _verify_role(contents.root, "snapshot", snapshot_metadata)
+    verify_role(contents.root, "snapshot", snapshot_metadata)
     meta = snapshot_metadata.signed.meta
     if set(meta) != {"targets.json"}:
         raise ProtocolError("metadata", "the snapshot does not bind exactly targets.json")
@@ -132,7 +132,8 @@ def verify_current(contents: Contents, snapshot: bytes, timestamp: bytes) -> Cur
     )
 
 
-def _verify_role(root: RootDocument, role: str, metadata: Metadata[S]) -> None:
+def verify_role(root: RootDocument, role: str, metadata: Metadata[S]) -> None:
+    """Return only where a threshold of the root's keys for the role signed; raises ProtocolError `signature`."""
     try:
         root.metadata.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
     except (RepositoryError, ValueError) as error:

@@ -7,28 +7,29 @@ from typing import Final, Literal
 
 from fleet_protocol.manifest import bucket
 from server.domain import engine
+from server.domain.evidence import Word, word
 from server.domain.fleet import AttemptSeen, Device
 from server.domain.job import Job
 from server.domain.rollout import FailureSeen, Rollout
 from server.ports import Reads
-from server.services.observing import FAILED
 
 FAILURES_MOST: Final = 20
-Place = Literal["committed", "failed", "in_progress", "waiting"]
+Place = Word | Literal["in_progress", "waiting"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """Devices of the group by where they are with this update.
 
-    Every selected device is committed, failed, in progress or waiting; `silent` says of how many of the last two
-    nothing was heard for the policy's `silence_s`.
+    Every selected device is committed, failed, withdrawn (ordered back, by an operator or a recall), in progress or
+    waiting; `silent` says of how many of the last two nothing was heard for the policy's `silence_s`.
     """
 
     devices: int
     selected: int
     committed: int
     failed: int
+    withdrawn: int
     in_progress: int
     silent: int
     waiting: int
@@ -48,6 +49,7 @@ def view(work: Reads, job: Job, rollout: Rollout, now_s: float) -> JobView:
     """Count the group's devices from their own signed reports. One device, one place."""
     devices = work.devices(rollout.group)
     attempts = {attempt.device: attempt for attempt in work.attempts(rollout.id)}
+    failed = [attempt for attempt in attempts.values() if has_failed(rollout, attempt)]
     selected = [device for device in devices if takes_part(job, rollout, device.id)]
     places = Counter(_place(rollout, attempts.get(device.id)) for device in selected)
     unfinished = [d for d in selected if _place(rollout, attempts.get(d.id)) in ("in_progress", "waiting")]
@@ -59,11 +61,12 @@ def view(work: Reads, job: Job, rollout: Rollout, now_s: float) -> JobView:
             selected=len(selected),
             committed=places["committed"],
             failed=places["failed"],
+            withdrawn=places["withdrawn"],
             in_progress=places["in_progress"],
             silent=sum(_is_silent(device, rollout, now_s) for device in unfinished),
             waiting=places["waiting"],
         ),
-        failures=_failures([attempt for attempt in attempts.values() if attempt.outcome in FAILED]),
+        failures=_failures(failed),
     )
 
 
@@ -72,14 +75,17 @@ def takes_part(job: Job, rollout: Rollout, device: str) -> bool:
     return device in engine.named_devices(rollout) or bucket(job.salt, device) < engine.share_of(rollout)
 
 
+def has_failed(rollout: Rollout, attempt: AttemptSeen) -> bool:
+    """Whether the attempt is a vote against the release."""
+    return word(attempt.outcome, attempt.code, version=attempt.version, wanted=rollout.version) == "failed"
+
+
 def _place(rollout: Rollout, attempt: AttemptSeen | None) -> Place:
     if attempt is None or attempt.version != rollout.version:
         return "waiting"
     if attempt.outcome is None:
         return "waiting" if attempt.stage == "idle" else "in_progress"
-    if attempt.outcome == "committed":
-        return "committed"
-    return "failed" if attempt.outcome in FAILED else "waiting"
+    return word(attempt.outcome, attempt.code, version=attempt.version, wanted=rollout.version) or "waiting"
 
 
 def _is_silent(device: Device, rollout: Rollout, now_s: float) -> bool:

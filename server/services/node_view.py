@@ -7,7 +7,7 @@ from typing import Any, Final
 from fleet_protocol import limits, strict_json
 from fleet_protocol.errors import PolicyError, ProtocolError
 from server.domain.fleet import AttemptSeen, Device
-from server.ports import Reads
+from server.ports import Reading, Reads
 
 _SHOWN: Final = ("telemetry", "health")
 ATTEMPTS_MOST: Final = 50
@@ -24,13 +24,15 @@ class NodeView:
 
 def view(work: Reads, device: Device) -> NodeView:
     """The device and its readings; one that is not a JSON object is left out."""
-    readings = {}
-    for reading in work.readings(device.id):
-        if reading.kind in _SHOWN:
-            value = _parsed(reading.payload)
-            if value is not None:
-                readings[reading.kind] = value
-    return NodeView(device=device, readings=readings)
+    return _view(device, work.readings(device.id))
+
+
+def views(work: Reads, group: str | None) -> list[NodeView]:
+    """Every device, or a group's, each as `view` shows it, in two questions to the database."""
+    found: dict[str, list[Reading]] = {}
+    for reading in work.readings_of(group, _SHOWN):
+        found.setdefault(reading.device, []).append(reading)
+    return [_view(device, found.get(device.id, ())) for device in work.devices(group)]
 
 
 def find(work: Reads, device_id: str) -> Device:
@@ -47,6 +49,11 @@ def attempts(work: Reads, device: Device) -> Sequence[AttemptSeen]:
     ids |= {item.deployment for item in device.installed if item.deployment is not None}
     found = [attempt for name in sorted(ids) if (attempt := work.attempt(name, device.id)) is not None]
     return sorted(found, key=lambda attempt: attempt.at_s, reverse=True)[:ATTEMPTS_MOST]
+
+
+def _view(device: Device, readings: Sequence[Reading]) -> NodeView:
+    parsed = {reading.kind: _parsed(reading.payload) for reading in readings if reading.kind in _SHOWN}
+    return NodeView(device=device, readings={kind: value for kind, value in parsed.items() if value is not None})
 
 
 def _parsed(payload: bytes) -> Mapping[str, Any] | None:

@@ -4,7 +4,8 @@ Rules, cited by number in the tests:
 
 D1. A device's id belongs to the key that enrolled it first; another key is a conflict, the same key changes nothing.
 D2. A device is in exactly one group; its signed assignment is stored in the transaction that moves it.
-D3. The sequence of a device's assignments always rises.
+D3. The sequence of a device's assignments always rises, over its removal and enrolment too, and so does the counter
+    below which reports under its key are replays.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from server.services.catalogue import Catalogue
 from server.services.keyring import Keyring
 from server.services.manifests import Manifests, sign_document
 from server.services.publication import Change, Publication
+from server.services.sequences import following, lowest
 
 
 class Nodes:
@@ -76,6 +78,7 @@ class Nodes:
                 key_id=key.keyid,
                 public_key=key.to_dict(),
                 enrolled_s=now_s,
+                report_counter=change.work.peak(reports_of(key.keyid)),
             )
             self._assign(change, device, now_s)
             detail = f"group {group}, class {device_class}, key {key.keyid[:12]}"
@@ -95,6 +98,25 @@ class Nodes:
             detail = f"from {device.group} to {group}"
             audit.record(change.work, now_s, who=audit.OPERATOR, verb="move", subject=device_id, detail=detail)
 
+    def refresh(self) -> int:
+        """Issue every assignment anew whose sequence has become too low; how many there were."""
+        now_s, count = self._clock.now_s(), 0
+        if self._catalogue.contents is None:
+            return 0
+        with self._publication.begin() as change:
+            for device in change.work.devices():
+                topic = self._topics.of(ASSIGNMENT, device=device.id)
+                if assigned(change.work, topic) <= lowest(change.work, topic):
+                    self._assign(change, device, now_s)
+                    count += 1
+        return count
+
+    def reassign(self, change: Change, device_id: str, now_s: float) -> None:
+        """Issue the device's assignment anew; nothing where it is not enrolled."""
+        device = change.work.device(device_id)
+        if device is not None:
+            self._assign(change, device, now_s)
+
     def trusted_root(self) -> bytes:
         """The newest root, with which a device starts to trust this fleet."""
         return self._catalogue.require().root.data
@@ -107,7 +129,7 @@ class Nodes:
             fleet=self._fleet,
             device=device.id,
             group=device.group,
-            sequence=_sequence(change.work, topic) + 1,
+            sequence=following(change.work, topic, assigned(change.work, topic)),
             issued=format_time(now_s),
         )
         role = contents.root.roles["deployment"]
@@ -118,7 +140,12 @@ class Nodes:
             self._manifests.reissue(change, device.group, now_s)
 
 
-def _sequence(work: Reads, topic: str) -> int:
+def reports_of(key_id: str) -> str:
+    """The peak of the counters of the reports that a removed device signed with this key."""
+    return f"reports {key_id}"
+
+
+def assigned(work: Reads, topic: str) -> int:
     """The sequence of the stored assignment; 0 before the first."""
     data = work.document(topic)
     if data is None:

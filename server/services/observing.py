@@ -3,8 +3,8 @@
 1. A device is selected when it is named by an open wave, or its bucket lies below the newest open wave's share: the
    same arithmetic by which the device itself decides. Only devices of the group, enrolled now, are counted.
 2. One device has one vote: how its newest attempt at this deployment stands, by its own signed report.
-3. It has committed when it said so of the rollout's own version; a recalled device that committed its fallback has not.
-4. It has failed when it rolled back, failed or refused. Abandoned is neither: a hold is no failure.
+3. What that is worth is for server.domain.evidence to say (V1 to V4).
+4. A device that was withdrawn is in its arm, and neither committed, failed nor silent.
 5. A report of a device that is not selected has no vote.
 6. It is silent when it has not finished and nothing proved that it lived for `silence_s`, which begin with the opening
    of the newest wave: before that nobody can be silent, for nobody was told.
@@ -25,12 +25,12 @@ from typing import Final, TypeVar
 
 from fleet_protocol.errors import PolicyError
 from fleet_protocol.manifest import bucket
+from server.domain.evidence import word
 from server.domain.rollout import Arm, FailureSeen, Observations, Rollout
 from server.ports import Member, Reads, Vote
 
 K = TypeVar("K")
 V = TypeVar("V")
-FAILED: Final = frozenset({"rolled_back", "failed", "refused"})
 _FAILURES_SHOWN: Final = 5
 _ROSTERS_MOST: Final = 16
 _CENSUSES_MOST: Final = 64
@@ -140,7 +140,7 @@ class _Ledger:
         self._before = Selection.of(rollout, rollout.wave - 1)
         self._now = Selection.of(rollout, rollout.wave)
         self._finished: dict[str, str] = {}
-        """`committed` or `failed` by device."""
+        """`committed`, `failed` or `withdrawn` by device."""
         self._sums: dict[tuple[str, str], int] = {}
         self.failed: dict[str, Vote] = {}
         """The selected devices' failures (rule 5)."""
@@ -161,13 +161,14 @@ class _Ledger:
             if name not in self._census.buckets:
                 continue
             self.failed.pop(name, None)
-            older, standing = self._finished.pop(name, None), _standing(vote, self._rollout.version)
+            older = self._finished.pop(name, None)
+            newer = word(vote.outcome, vote.code, version=vote.version, wanted=self._rollout.version)
             if older is not None:
                 self._count(self._sums, name, older, -1)
-            if standing is not None:
-                self._finished[name] = standing
-                self._count(self._sums, name, standing, 1)
-                if standing == "failed" and self._now.holds(name, self._census.buckets[name]):
+            if newer is not None:
+                self._finished[name] = newer
+                self._count(self._sums, name, newer, 1)
+                if newer == "failed" and self._now.holds(name, self._census.buckets[name]):
                     self.failed[name] = vote
 
     def silent(self, unheard: Iterable[str]) -> dict[tuple[str, str], int]:
@@ -202,13 +203,6 @@ class _Ledger:
             arms.append("wave")
         for arm in arms:
             sums[arm, what] = sums.get((arm, what), 0) + by
-
-
-def _standing(vote: Vote, version: str) -> str | None:
-    """Rules 3 and 4."""
-    if vote.outcome == "committed":
-        return "committed" if vote.version == version else None
-    return "failed" if vote.outcome in FAILED else None
 
 
 def _census(stamp: tuple[int, int], names: Iterable[str], salt: str, known: Mapping[str, int]) -> _Census:

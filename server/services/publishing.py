@@ -5,7 +5,8 @@ Rules, cited by number in the tests:
 U1. Only a release of the verified catalogue can be published, and only what devices of the group would accept.
 U2. Devices asked for by name are enrolled and belong to one group.
 U3. A counter is above that of every deployment that the same devices may already hold or be offered; going back is
-    done by a recall.
+    done by a recall. A release whose deployment has expired may be published again: who has it says so, and the others
+    get it.
 U4. One rollout of a package advances in a group at a time.
 U5. `update_id` makes a request idempotent: the same again returns the job, another under the same id is a conflict.
 U6. Either everything is stored and published, or nothing.
@@ -69,14 +70,14 @@ class Publishing:
         """
         now_s = self._clock.now_s()
         with self._publication.begin() as change:
-            plan = self._plan(change.work, request)
+            plan = self._plan(change.work, request, now_s)
             if request.update_id is not None and self._is_known(change.work, request, plan):
                 return request.update_id, False
             contents = self._catalogue.require()
-            self._check_may_start(change.work, request, plan, contents)
+            self._check_may_start(change.work, request, plan, contents, now_s)
             job = self._job(change.work, request, plan, now_s)
             rollout = self._rollout(job.id, plan)
-            self._manifests.deployment(contents, job, rollout)
+            self._manifests.deployment(contents, job, rollout, now_s)
             change.work.put_job(job)
             change.work.put_rollout(rollout)
             self._manifests.reissue(change, plan.group, now_s)
@@ -84,14 +85,14 @@ class Publishing:
             audit.record(change.work, now_s, who=audit.OPERATOR, verb="publish", subject=job.id, detail=detail)
             return job.id, True
 
-    def _plan(self, work: Reads, request: UpdateRequest) -> _Plan:
+    def _plan(self, work: Reads, request: UpdateRequest, now_s: float) -> _Plan:
         release = self._catalogue.release(request.package_name, request.package_version)
         if request.update_type not in release.kinds:
             kinds = ", ".join(release.kinds)
             raise PolicyError(
                 "bad-request", f"{release.package} {release.version} is of kind {kinds}, not {request.update_type}"
             )
-        return _Plan(group=_group_of(work, request), release=release, policy=request.policy())
+        return _Plan(group=_group_of(work, request), release=release, policy=request.policy(now_s))
 
     def _is_known(self, work: Reads, request: UpdateRequest, plan: _Plan) -> bool:
         """Rule U5."""
@@ -101,11 +102,14 @@ class Publishing:
         asked = self._job(work, request, plan, job.created_s)
         same_job = all(getattr(job, name) == getattr(asked, name) for name in _COMPARED)
         told = (rollout.group, rollout.package, rollout.version, rollout.policy)
-        if not same_job or told != (plan.group, plan.release.package, plan.release.version, plan.policy):
+        policy = request.policy(job.created_s)
+        if not same_job or told != (plan.group, plan.release.package, plan.release.version, policy):
             raise PolicyError("conflict", f"update {job.id} exists already and asks for something else")
         return True
 
-    def _check_may_start(self, work: Reads, request: UpdateRequest, plan: _Plan, contents: Contents) -> None:
+    def _check_may_start(
+        self, work: Reads, request: UpdateRequest, plan: _Plan, contents: Contents, now_s: float
+    ) -> None:
         release, devices = plan.release, work.devices(plan.group)
         if release.counter < contents.floors.get(release.package, 0):
             raise ProtocolError("floor", f"{release.package} {release.version} is below the catalogue's floor")
@@ -122,7 +126,8 @@ class Publishing:
                     f"{rollout.package} {rollout.version} is being rolled out to {plan.group} by {job.id}: "
                     "wait for it, hold it or recall it first",
                 )
-            if rollout.counter >= release.counter and audience.meets(Audience.of(rollout.policy)):
+            again = rollout.counter == release.counter and rollout.has_expired(now_s)
+            if rollout.counter >= release.counter and not again and audience.meets(Audience.of(rollout.policy)):
                 raise PolicyError(
                     "conflict",
                     f"counter {release.counter} is not above counter {rollout.counter} of {job.id} "

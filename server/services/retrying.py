@@ -1,7 +1,7 @@
 """`retry` on a job: the devices that failed are told to forget it, and count as untried once they say that they have.
 
-The deployment stays the same, so devices that have committed are not touched. While the job is held nothing is
-tried; resuming it then includes these devices.
+The deployment stays the same, so devices that have committed are not touched, nor are those that an operator ordered
+back. While the job is held nothing is tried; resuming it then includes these devices.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from server.ports import Clock, Store
 from server.services import audit
 from server.services.commands import Ask
 from server.services.devices_asked import DevicesAsked
-from server.services.observing import FAILED
-from server.services.steering import find
+from server.services.job_view import has_failed
+from server.services.steering import check_lives, find
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +38,16 @@ class Retrying:
     def retry(self, job_id: str) -> Retried:
         """Tell every failed device of the job to try once more.
 
-        Raises PolicyError `unknown-update`, or `wrong-state` where the job is recalled or replaced, or nothing failed.
+        Raises PolicyError `unknown-update`, or `wrong-state` where the job is recalled, replaced or expired, or nothing
+        failed.
         """
         with self._store.read() as reads:
             job, rollout = find(reads, job_id)
             after(rollout.state, Verb.RETRY)
+            check_lives(rollout, self._clock.now_s())
             if job.superseded:
                 raise PolicyError("wrong-state", f"{job_id} was replaced by a newer release of {rollout.package}")
-            failed = [attempt for attempt in reads.attempts(job_id) if attempt.outcome in FAILED]
+            failed = [attempt for attempt in reads.attempts(job_id) if has_failed(rollout, attempt)]
         if not failed:
             raise PolicyError("wrong-state", f"no device has failed {job_id}: there is nothing to retry")
         answers = self._asked.many([attempt.device for attempt in failed], Ask(name="retry", package=rollout.package))

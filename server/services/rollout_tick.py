@@ -6,7 +6,8 @@ T1. A decision, the manifest that carries it and its audit entry are one transac
     commit. A server that is killed between any two steps goes on from the last commit.
 T2. Deciding twice changes nothing: without new evidence a tick writes nothing.
 T3. A rollout that completes for a whole audience supersedes the older deployments of its package to that audience.
-T4. One rollout's trouble does not stop the others: it is logged, and tried again at the next tick.
+T4. One rollout's trouble does not stop the others, nor one group's, nor an unreadable row, nor a locked database: it is
+    logged, shown in GET /health, and tried again at the next tick.
 T5. A rollout whose release has left the catalogue is held, with the reason.
 """
 
@@ -15,21 +16,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
-from fleet_protocol.errors import FleetError
 from server.domain import engine
 from server.domain.rollout import Complete, Decision, Hold, Observations, OpenWave, Recall, Rollout, RolloutState
 from server.ports import Clock, Reads, Store
 from server.services import audit
 from server.services.audience import Audience
 from server.services.catalogue import Catalogue
+from server.services.complaints import Complaints
 from server.services.manifests import Manifests, current_deployments
 from server.services.publication import Change, Publication
 
 Observe = Callable[[Reads, Rollout, float], Observations]
 """Evidence for one rollout at a moment (epoch seconds)."""
 _DUTIES_S: Final = 5.0
+_ROLLOUT: Final = "rollout "
+_MANIFEST: Final = "manifest of "
 
 
 class RolloutTick:
@@ -52,33 +53,39 @@ class RolloutTick:
         self._observe = observe
         self._clock = clock
         self._duties_s = 0.0
-        self._complaints: dict[str, str] = {}
+        self._complaints = Complaints()
 
     def tick(self) -> None:
-        """One round over all rollouts that may still change, and over what is due."""
+        """One round over all rollouts that may still change, and over what is due. Never raises an Exception (T4)."""
         now_s = self._clock.now_s()
-        with self._store.read() as reads:
-            moving = [*reads.rollouts(state=RolloutState.ACTIVE), *reads.rollouts(state=RolloutState.HELD)]
-        for rollout in moving:
-            self._guarded(rollout.id, partial(self._consider, rollout, now_s))
+        self._complaints.guard("rollouts", partial(self._consider_all, now_s))
         if now_s - self._duties_s >= _DUTIES_S or now_s < self._duties_s:
             self._duties_s = now_s
-            self._guarded("catalogue", partial(self._renew_catalogue, now_s))
-            self._guarded("manifests", partial(self._renew_manifests, now_s))
+            self._complaints.guard("catalogue", partial(self._renew_catalogue, now_s))
+            self._complaints.guard("manifests", partial(self._renew_manifests, now_s))
 
     def problems(self) -> list[str]:
         """What keeps failing, for GET /health."""
-        return [f"{subject}: {text}" for subject, text in sorted(self._complaints.items())]
+        return self._complaints.problems()
 
     def start(self) -> None:
         """Bring every manifest in step with the store, the catalogue and the settings of this start."""
-        now_s = self._clock.now_s()
+        self._for_groups(self._refresh, self._clock.now_s())
+
+    def _consider_all(self, now_s: float) -> None:
         with self._store.read() as reads:
-            groups = reads.groups()
+            moving = reads.moving()
+        self._complaints.keep(_ROLLOUT, [_ROLLOUT + name for name in moving])
+        for name in moving:
+            self._complaints.guard(_ROLLOUT + name, partial(self._consider, name, now_s))
+
+    def _for_groups(self, act: Callable[[str, float], None], now_s: float) -> None:
         if self._catalogue.contents is None:
             return
-        for group in groups:
-            self._guarded(f"manifest of {group.name}", partial(self._refresh, group.name, now_s))
+        with self._store.read() as reads:
+            names = reads.group_names()
+        for name in names:
+            self._complaints.guard(_MANIFEST + name, partial(act, name, now_s))
 
     def _decisions(self, work: Reads, rollout: Rollout, now_s: float) -> list[Decision]:
         contents = self._catalogue.contents
@@ -89,12 +96,13 @@ class RolloutTick:
             return [Hold(reason=f"{rollout.package} {rollout.version} has left the catalogue")]
         return engine.decide(rollout, self._observe(work, rollout, now_s), now_s)
 
-    def _consider(self, rollout: Rollout, now_s: float) -> None:
+    def _consider(self, rollout_id: str, now_s: float) -> None:
         """Look without a transaction first: most of the time there is nothing to decide."""
         with self._store.read() as reads:
-            due = bool(self._decisions(reads, rollout, now_s))
+            rollout = reads.rollout(rollout_id)
+            due = rollout is not None and bool(self._decisions(reads, rollout, now_s))
         if due:
-            self._advance(rollout.id, now_s)
+            self._advance(rollout_id, now_s)
 
     def _advance(self, rollout_id: str, now_s: float) -> None:
         """Decide once more inside the transaction, where nobody else can change the evidence (T1, T2)."""
@@ -121,34 +129,20 @@ class RolloutTick:
             self._catalogue.clear_stale(change, now_s)
 
     def _renew_manifests(self, now_s: float) -> None:
-        if self._catalogue.contents is None:
-            return
+        self._for_groups(self._renew, now_s)
+
+    def _renew(self, group_name: str, now_s: float) -> None:
         with self._store.read() as reads:
-            due = [group.name for group in reads.groups() if self._manifests.is_due(group, now_s)]
-        for name in due:
-            self._refresh(name, now_s)
+            group = reads.group(group_name)
+            due = group is not None and self._manifests.is_due(reads, group, now_s)
+        if due:
+            self._refresh(group_name, now_s)
 
     def _refresh(self, group_name: str, now_s: float) -> None:
         with self._publication.begin() as change:
             group = change.work.group(group_name)
             if group is not None:
                 self._manifests.refresh(change, group, now_s)
-
-    def _guarded(self, subject: str, act: Callable[[], None]) -> None:
-        """Rule T4; one log line for each new complaint, not one a second."""
-        try:
-            act()
-        except FleetError as error:
-            self._complain(subject, str(error), None)
-        except Exception as error:  # noqa: BLE001 - a defect in one rollout must not stop the others
-            self._complain(subject, f"defect: {error!r}", error)
-        else:
-            self._complaints.pop(subject, None)
-
-    def _complain(self, subject: str, text: str, defect: Exception | None) -> None:
-        if self._complaints.get(subject) != text:
-            logger.opt(exception=defect).error("{}: {}; tried again every tick", subject, text)
-        self._complaints[subject] = text
 
 
 def _supersede(change: Change, newer: Rollout) -> None:

@@ -1,8 +1,7 @@
 """How the server itself is: for GET /health and for the metrics."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -33,7 +32,7 @@ class Status:
 class _Counted:
     devices: int
     available: int
-    rollouts: Counter[RolloutState]
+    rollouts: Mapping[str, int]
 
 
 class StatusDesk:
@@ -68,7 +67,7 @@ class StatusDesk:
             broker_url=self._broker_url,
             devices=counted.devices,
             available=counted.available,
-            active=counted.rollouts[RolloutState.ACTIVE],
+            active=counted.rollouts.get(RolloutState.ACTIVE, 0),
             signing=self._signing,
             uptime_s=time.monotonic() - self._started_s,
             problems=tuple(problems),
@@ -87,13 +86,12 @@ class StatusDesk:
             rollouts.labels(state.value).set_function(partial(self._in_state, state))
 
     def _in_state(self, state: RolloutState) -> float:
-        return float(self._count().rollouts[state])
+        return float(self._count().rollouts.get(state, 0))
 
     def _count(self) -> _Counted:
         now_s = time.monotonic()
         if self._counted is None or now_s - self._counted[0] >= _KEPT_S:
             with self._store.read() as reads:
-                devices = reads.devices()
-                states = Counter(rollout.state for rollout in reads.rollouts())
-            self._counted = now_s, _Counted(len(devices), sum(device.available for device in devices), states)
+                devices, available = reads.device_counts()
+                self._counted = now_s, _Counted(devices, available, reads.rollout_counts())
         return self._counted[1]

@@ -35,6 +35,8 @@ class Steering:
             if job.superseded:
                 raise PolicyError("wrong-state", f"{job_id} was replaced by a newer release of {rollout.package}")
             state = after(rollout.state, verb)
+            if verb in (Verb.RESUME, Verb.ADVANCE):
+                check_lives(rollout, now_s)
             change.work.put_rollout(self._after(change.work, rollout, verb, state, reason))
             if state is not rollout.state:
                 self._manifests.reissue(change, rollout.group, now_s)
@@ -58,6 +60,14 @@ def find(work: Reads, job_id: str) -> tuple[Job, Rollout]:
     if job is None or rollout is None:
         raise PolicyError("unknown-update", f"no update {job_id}: GET /api/updates lists them")
     return job, rollout
+
+
+def check_lives(rollout: Rollout, now_s: float) -> None:
+    """Raise PolicyError `wrong-state` where the rollout has expired, so that no device would begin."""
+    if rollout.has_expired(now_s):
+        raise PolicyError(
+            "wrong-state", f"{rollout.id} has expired: publish {rollout.package} {rollout.version} again to go on"
+        )
 
 
 def _check_alone(work: Reads, rollout: Rollout) -> None:

@@ -96,6 +96,9 @@ class UpdateRequest(BaseModel):
     on_failure: Literal["recall", "hold"] = "recall"
     probation_s: Annotated[int, Field(ge=0, le=limits.PROBATION_S)] = 60
     not_before: Time | None = Field(None, description="YYYY-MM-DDTHH:MM:SSZ")
+    expires_s: Annotated[float, Field(gt=0, le=365 * _DAY_S)] | None = Field(
+        None, description="Seconds from now after which no device begins any more; those that have begun go on."
+    )
     window: Annotated[WindowRequest | None, BeforeValidator(_hours)] = Field(None, description="HH:MM-HH:MM in UTC")
 
     @model_validator(mode="after")
@@ -108,9 +111,15 @@ class UpdateRequest(BaseModel):
             raise ValueError("waves go with a group; target_nodes are one wave")
         return self
 
-    def policy(self) -> Policy:
-        """The rollout policy asked for; raises PolicyError `bad-request` where it contradicts itself."""
+    def policy(self, now_s: float) -> Policy:
+        """The rollout policy asked for at `now_s` (epoch seconds).
+
+        Raises PolicyError `bad-request` where it contradicts itself.
+        """
         action: FailureAction = self.on_failure
+        until_s = None if self.expires_s is None else now_s + self.expires_s
+        if until_s is not None and self.not_before is not None and parse_time(self.not_before) >= until_s:
+            raise PolicyError("bad-request", "expires_s is over before not_before: no device could ever begin")
         return Policy(
             waves=self._waves(),
             soak_s=self.soak_s,
@@ -121,6 +130,7 @@ class UpdateRequest(BaseModel):
             on_failure=action,
             probation_s=self.probation_s,
             success_rate=self.success_rate,
+            until_s=until_s,
         )
 
     def sources(self, release: Release) -> tuple[Source, ...]:

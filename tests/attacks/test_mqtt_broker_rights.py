@@ -30,8 +30,8 @@ from fleet_protocol.topics import (
     Side,
     TopicType,
 )
-from tests.fakes.brokers import HOST
 from tests.fakes.mqtt_peer import V5, V311, Message, Peer, RefusedError
+from tests.fakes.ports import HOST
 from tests.fakes.tls_broker import DASHBOARD, TlsBroker, tls_broker
 from tests.fakes.waiting import until
 

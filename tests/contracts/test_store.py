@@ -131,7 +131,9 @@ def test_a_new_store_is_empty(store: Store) -> None:
         assert reads.device("node-1") is reads.group("line-1") is reads.job("d-1") is reads.rollout("d-1") is None
         assert reads.attempts("d-1") == reads.readings("node-1") == reads.audit_entries(10) == []
         assert reads.document("fleet/v1/trust/timestamp") is None
-        assert reads.roster_stamp("line-1") == (0, 0)
+        assert reads.roster_stamp("line-1") == reads.device_counts() == (0, 0)
+        assert reads.moving() == reads.group_names() == reads.standing_jobs("line-1") == []
+        assert reads.rollout_counts() == {}
 
 
 @pytest.mark.parametrize("value", [device(), FULL], ids=["plain", "full"])
@@ -267,6 +269,26 @@ def test_rollouts_come_back_and_are_found_by_group_and_state(store: Store) -> No
         assert isinstance(reads.rollouts()[0].state, RolloutState)
 
 
+def test_ids_and_counts_are_read_without_their_rows(store: Store) -> None:
+    states = {"d-1": RolloutState.HELD, "d-2": RolloutState.COMPLETE, "d-3": RolloutState.ACTIVE, "d-4": "recalled"}
+    with store.begin() as work:
+        work.put_devices([device("node-1", available=True), device("node-2"), device("node-3", "line-2")])
+        work.put_group(Group(name="line-2"))
+        work.put_group(Group(name="line-1"))
+        for number, (name, state) in enumerate(reversed(states.items())):
+            work.put_job(replace(JOB, id=name, created_s=float(number), superseded=name == "d-2"))
+            work.put_rollout(replace(ROLLOUT, id=name, state=RolloutState(state)))
+        work.put_rollout(replace(ROLLOUT, id="d-5", group="line-2"))
+        work.put_job(replace(JOB, id="d-6"))
+    with store.read() as reads:
+        assert reads.device_counts() == (3, 1)
+        assert reads.group_names() == ["line-1", "line-2"]
+        assert reads.moving() == ["d-1", "d-3", "d-5"]
+        assert reads.rollout_counts() == {"held": 1, "complete": 1, "active": 2, "recalled": 1}
+        assert reads.standing_jobs("line-1") == ["d-4", "d-3", "d-1"]
+        assert reads.standing_jobs("line-2") == []
+
+
 def test_attempts_are_kept_by_deployment_and_device(store: Store) -> None:
     done = attempt(outcome="rolled_back", stage="idle", code="unhealthy", detail="503", number=2, at_s=20.0)
     with store.begin() as work:
@@ -286,11 +308,13 @@ def test_votes_are_told_by_their_changes(store: Store) -> None:
         work.put_attempts([attempt(), attempt("node-2"), attempt(deployment="d-2")])
     with store.begin() as work:
         before = work.votes("d-1")
-        assert [vote[:4] for vote in before] == [("node-1", "1.2.0", None, 10.0), ("node-2", "1.2.0", None, 10.0)]
+        plain = ("1.2.0", None, None, 10.0)
+        assert [vote[:5] for vote in before] == [("node-1", *plain), ("node-2", *plain)]
         assert work.votes("d-1", before[-1].change) == []
-        work.put_attempts([attempt(outcome="committed", at_s=20.0), attempt("node-2", deployment="d-2")])
+        done = attempt(outcome="rolled_back", code="withdrawn", at_s=20.0)
+        work.put_attempts([done, attempt("node-2", deployment="d-2")])
         after = work.votes("d-1", before[-1].change)
-        assert [vote[:4] for vote in after] == [("node-1", "1.2.0", "committed", 20.0)]
+        assert [vote[:5] for vote in after] == [("node-1", "1.2.0", "rolled_back", "withdrawn", 20.0)]
         assert work.votes("d-1") == [before[1], *after]
         assert work.votes("d-3") == []
 
@@ -307,6 +331,68 @@ def test_the_newest_reading_of_each_kind_is_kept(store: Store) -> None:
             reading(1.0, b'{"same time":\xff}', kind="health"),
             reading(2.0, b'{"new":1}'),
         ]
+
+
+def test_the_readings_of_many_devices_are_one_question(store: Store) -> None:
+    with store.begin() as work:
+        work.put_devices([device("node-1"), device("node-2"), device("node-3", "line-2")])
+        for name in ("node-1", "node-2", "node-3"):
+            work.put_readings([reading(1.0, b"{}", kind=kind, name=name) for kind in ("health", "state", "telemetry")])
+    with store.read() as reads:
+        found = [(each.device, each.kind) for each in reads.readings_of(None, {"health", "telemetry"})]
+        assert found == [(f"node-{number}", kind) for number in (1, 2, 3) for kind in ("health", "telemetry")]
+        assert [each.device for each in reads.readings_of("line-2", ["state"])] == ["node-3"]
+        assert reads.readings_of("nowhere", ["state"]) == reads.readings_of(None, []) == []
+
+
+def test_of_a_removed_device_nothing_is_left(store: Store) -> None:
+    with store.begin() as work:
+        work.put_devices([device("node-1"), device("node-2")])
+        work.put_attempts([attempt("node-1"), attempt("node-2")])
+        work.put_readings([reading(1.0, b"{}"), reading(1.0, b"{}", name="node-2")])
+        work.remove_device("node-1")
+        work.remove_device("stranger")
+    with store.read() as reads:
+        assert [each.id for each in reads.devices()] == ["node-2"]
+        assert reads.readings("node-1") == []
+        assert [each.device for each in reads.attempts("d-1")] == ["node-2"]
+
+
+def test_a_roster_stamp_is_never_told_again_for_another_roster(store: Store) -> None:
+    """The device that joined last is removed, and another takes its place: even where nobody was left."""
+    stamps = []
+    for names in (["node-1"], ["node-2"], ["node-1", "node-2"], ["node-1", "node-3"], ["node-1", "node-2"]):
+        with store.begin() as work:
+            for known in work.devices("line-1"):
+                if known.id not in names:
+                    work.remove_device(known.id)
+            work.put_devices([device(name) for name in names])
+        with store.read() as reads:
+            stamps.append(reads.roster_stamp("line-1"))
+    assert len(set(stamps)) == 5
+
+
+def test_the_change_of_a_vote_is_never_told_again_for_another_vote(store: Store) -> None:
+    """Whoever has counted up to the removed device's vote still hears of the next one."""
+    with store.begin() as work:
+        work.put_devices([device("node-1"), device("node-2", "line-2")])
+        work.put_attempts([attempt("node-1"), attempt("node-2")])
+    with store.begin() as work:
+        newest = work.votes("d-1")[-1].change
+        work.remove_device("node-2")
+        work.put_attempts([attempt("node-1", outcome="failed", code="io")])
+        assert [vote.device for vote in work.votes("d-1", newest)] == ["node-1"]
+
+
+def test_a_peak_only_rises(store: Store) -> None:
+    topic = "fleet/v1/groups/line-1/manifest"
+    seen = []
+    for value in (7, 3, 2**53 - 1, 8):
+        with store.begin() as work:
+            work.raise_peak(topic, value)
+        with store.read() as reads:
+            seen.append((reads.peak(topic), reads.peak("other")))
+    assert seen == [(7, 0), (7, 0), (2**53 - 1, 0), (2**53 - 1, 0)]
 
 
 def test_nothing_is_kept_of_devices_that_are_not_enrolled(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Real brokers for tests: processes of their own on a port of the kernel's choosing, ended with the test."""
+"""Real brokers for tests: processes of their own on a port that is theirs until the test ends, as they do."""
 
 import json
 import shutil
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.readiness import DidNotStartError, start
+from tests.fakes.ports import HOST, reserved_port
+from tests.fakes.readiness import start
 
-HOST = "127.0.0.1"
 _END_S = 20.0
 _AMQTT = r"""
 import asyncio, json, logging, os, socket, sys
@@ -109,29 +109,14 @@ BROKERS = {"mosquitto": mosquitto, "amqtt": amqtt}
 
 
 def _running(kind: str, home: Path, argv: Callable[[int], list[str]]) -> Iterator[RunningBroker]:
-    """Start on a free port; another process may take the port in between, so try more than one."""
-    for left in (2, 1, 0):
-        port = free_port()
+    """On a port that nobody else can get while the broker is away."""
+    with reserved_port() as port:
         broker = RunningBroker(kind, HOST, port, home / "log", argv(port))
+        broker.restart()
         try:
-            broker.restart()
-        except DidNotStartError:
-            if not left:
-                raise
-        else:
-            break
-    try:
-        yield broker
-    finally:
-        broker.kill()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+            yield broker
+        finally:
+            broker.kill()
 
 
 def _directory(parent: Path, name: str) -> Path:

@@ -83,7 +83,7 @@ def scripted_api() -> Iterator[ScriptedApi]:
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    for method in ("GET", "POST", "PUT", "HEAD"):
+    for method in ("DELETE", "GET", "POST", "PUT", "HEAD"):
         setattr(Handler, f"do_{method}", Handler.handle_any)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -120,7 +120,8 @@ def node(name: str = "node-1", **other: Any) -> dict[str, Any]:
 
 def job(state: str = "active", **other: Any) -> dict[str, Any]:
     """An update as the API tells of it."""
-    counts = {"devices": 4, "selected": 2, "committed": 1, "failed": 0, "in_progress": 1, "silent": 0, "waiting": 2}
+    counts = {"devices": 4, "selected": 2, "committed": 1, "failed": 0, "withdrawn": 0}
+    counts |= {"in_progress": 1, "silent": 0, "waiting": 2}
     return {
         "job_id": "d-1",
         "group": "line-1",
@@ -135,6 +136,7 @@ def job(state: str = "active", **other: Any) -> dict[str, Any]:
         "reason": "",
         "description": "",
         "created": 1_700_000_000.0,
+        "expires": None,
         "counts": counts | other.pop("counts", {}),
         "failures": [],
     } | other

@@ -38,6 +38,7 @@ from server.services.artifacts import Artifacts
 from server.services.catalogue import Catalogue, Lifetimes
 from server.services.catalogue_files import CatalogueFiles
 from server.services.commands import Commands
+from server.services.decommissioning import Decommissioning
 from server.services.devices_asked import DevicesAsked
 from server.services.evidence import Evidence
 from server.services.guardian import Guardian
@@ -52,6 +53,7 @@ from server.services.status import StatusDesk
 from server.services.steering import Steering, find
 from server.services.update_request import UpdateRequest
 from server.services.uploading import Uploaded, Uploading
+from server.services.witness import Witness
 from tests.fakes.store import MemoryStore
 
 FLEET = "acme"
@@ -125,7 +127,6 @@ class ServerStack:
             observe=self.evidence.observe,
             clock=clock,
         )
-        self.guardian = Guardian(self.store, self.publication, clock=clock, settle_s=0.0)
         self.commands = Commands(
             self.link, self.catalogue, self.keyring, self.topics, fleet=FLEET, timeout_s=0.2, clock=clock
         )
@@ -134,6 +135,11 @@ class ServerStack:
         self.nodes = Nodes(
             self.publication, self.catalogue, self.manifests, self.keyring, self.topics, fleet=FLEET, clock=clock
         )
+        self.witness = Witness(
+            self.publication, self.catalogue, self.manifests, self.nodes, self.topics, fleet=FLEET, clock=clock
+        )
+        self.guardian = Guardian(self.store, self.publication, self.witness, clock=clock, settle_s=0.0)
+        self.decommissioning = Decommissioning(self.publication, self.catalogue, self.topics, clock=clock)
         self.uploading = Uploading(
             self.publication, self.catalogue, self.artifacts, refresh=self.rounds.start, clock=clock
         )
@@ -171,6 +177,7 @@ class ServerStack:
             steering=self.steering,
             retrying=self.retrying,
             nodes=self.nodes,
+            decommissioning=self.decommissioning,
             asked=self.asked,
             uploading=self.uploading,
             release_desk=None,

@@ -4,11 +4,13 @@ A transaction works on copies and swaps them in at its end, so that a block that
 """
 
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from fleet_protocol.errors import PolicyError
+from server.domain.engine import FINAL_STATES
 from server.domain.fleet import AttemptSeen, AuditEntry, Device, Group
 from server.domain.job import Job
 from server.domain.rollout import Rollout, RolloutState
@@ -28,6 +30,7 @@ class Tables:
     changes: dict[tuple[str, str], int] = field(default_factory=dict)
     readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
 
     def copy(self) -> "Tables":
@@ -42,6 +45,7 @@ class Tables:
             changes=dict(self.changes),
             readings=dict(self.readings),
             documents=dict(self.documents),
+            peaks=dict(self.peaks),
             audit=list(self.audit),
         )
 
@@ -96,6 +100,9 @@ class MemoryReads:
     def enrolled(self, ids: Collection[str]) -> set[str]:
         return {name for name in ids if name in self.tables.devices}
 
+    def device_counts(self) -> tuple[int, int]:
+        return len(self.tables.devices), sum(device.available for device in self.tables.devices.values())
+
     def roster_stamp(self, group: str) -> tuple[int, int]:
         joined = [self.tables.joined[device.id] for device in self.devices(group)]
         return len(joined), max(joined, default=0)
@@ -112,6 +119,9 @@ class MemoryReads:
     def groups(self) -> list[Group]:
         return sorted(self.tables.groups.values(), key=lambda group: group.name)
 
+    def group_names(self) -> list[str]:
+        return sorted(self.tables.groups)
+
     def job(self, job_id: str) -> Job | None:
         return self.tables.jobs.get(job_id)
 
@@ -119,12 +129,22 @@ class MemoryReads:
         jobs = sorted(self.tables.jobs.values(), key=lambda job: job.id)
         return [job for job in jobs if group is None or self._group_of(job.id) == group]
 
+    def standing_jobs(self, group: str) -> list[str]:
+        standing = [job for job in self.jobs(group) if not job.superseded]
+        return [job.id for job in sorted(standing, key=lambda job: (job.created_s, job.id))]
+
     def rollout(self, rollout_id: str) -> Rollout | None:
         return self.tables.rollouts.get(rollout_id)
 
     def rollouts(self, group: str | None = None, state: RolloutState | None = None) -> list[Rollout]:
         rollouts = sorted(self.tables.rollouts.values(), key=lambda rollout: rollout.id)
         return [r for r in rollouts if group in (None, r.group) and state in (None, r.state)]
+
+    def moving(self) -> list[str]:
+        return [rollout.id for rollout in self.rollouts() if rollout.state not in FINAL_STATES]
+
+    def rollout_counts(self) -> dict[str, int]:
+        return dict(Counter(rollout.state.value for rollout in self.tables.rollouts.values()))
 
     def attempt(self, deployment: str, device: str) -> AttemptSeen | None:
         return self.tables.attempts.get((deployment, device))
@@ -135,17 +155,25 @@ class MemoryReads:
 
     def votes(self, deployment: str, after: int = 0) -> list[Vote]:
         changes = {device: change for (of, device), change in self.tables.changes.items() if of == deployment}
-        votes = [Vote(a.device, a.version, a.outcome, a.at_s, changes[a.device]) for a in self.attempts(deployment)]
+        attempts = self.attempts(deployment)
+        votes = [Vote(a.device, a.version, a.outcome, a.code, a.at_s, changes[a.device]) for a in attempts]
         return sorted((vote for vote in votes if vote.change > after), key=lambda vote: vote.change)
 
     def readings(self, device: str) -> list[Reading]:
         return [reading for (of, _), reading in sorted(self.tables.readings.items()) if of == device]
+
+    def readings_of(self, group: str | None, kinds: Collection[str]) -> list[Reading]:
+        names = [device.id for device in self.devices(group)]
+        return [reading for name in names for reading in self.readings(name) if reading.kind in kinds]
 
     def document(self, topic: str) -> bytes | None:
         return self.tables.documents.get(topic)
 
     def documents(self) -> list[tuple[str, bytes]]:
         return sorted(self.tables.documents.items())
+
+    def peak(self, name: str) -> int:
+        return self.tables.peaks.get(name, 0)
 
     def audit_entries(self, most: int) -> list[AuditEntry]:
         return self.tables.audit[::-1][:most]
@@ -165,8 +193,18 @@ class MemoryWork(MemoryReads):
         for device in devices:
             known = self.tables.devices.get(device.id)
             if known is None or known.group != device.group:
-                self.tables.joined[device.id] = max(self.tables.joined.values(), default=0) + 1
+                highest = max(self.tables.joined.values(), default=0)
+                self.tables.joined[device.id] = max(highest, self.peak("joined")) + 1
             self.tables.devices[device.id] = device
+
+    def remove_device(self, device_id: str) -> None:
+        self.tables.devices.pop(device_id, None)
+        self.raise_peak("joined", self.tables.joined.pop(device_id, 0))
+        for key in [key for key in self.tables.attempts if key[1] == device_id]:
+            del self.tables.attempts[key]
+            self.raise_peak(f"change {key[0]}", self.tables.changes.pop(key))
+        for key in [key for key in self.tables.readings if key[0] == device_id]:
+            del self.tables.readings[key]
 
     def touch_devices(self, seen: Sequence[tuple[str, float]]) -> None:
         for name, at_s in seen:
@@ -187,6 +225,7 @@ class MemoryWork(MemoryReads):
         for attempt in attempts:
             self._check_enrolled(attempt.device)
             newest = max((n for (of, _), n in self.tables.changes.items() if of == attempt.deployment), default=0)
+            newest = max(newest, self.peak(f"change {attempt.deployment}"))
             self.tables.attempts[attempt.deployment, attempt.device] = attempt
             self.tables.changes[attempt.deployment, attempt.device] = newest + 1
 
@@ -202,6 +241,9 @@ class MemoryWork(MemoryReads):
             self.tables.documents.pop(topic, None)
         else:
             self.tables.documents[topic] = payload
+
+    def raise_peak(self, name: str, value: int) -> None:
+        self.tables.peaks[name] = max(value, self.peak(name))
 
     def audit(self, entry: AuditEntry) -> None:
         self.tables.audit.append(entry)

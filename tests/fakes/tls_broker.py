@@ -14,8 +14,9 @@ from broker_config.mosquitto import DeviceListener, MosquittoSettings, ServiceLi
 from broker_config.names import SERVER, service_name
 from broker_config.private_file import write_file
 from fleet_protocol.topics import Topics
-from tests.fakes.brokers import HOST, free_port, listens
+from tests.fakes.brokers import listens
 from tests.fakes.mqtt_peer import V5, Peer
+from tests.fakes.ports import HOST, reserved_ports
 from tests.fakes.readiness import start
 
 DASHBOARD = service_name("grafana")
@@ -81,7 +82,12 @@ class TlsBroker:
 
 @contextmanager
 def tls_broker(directory: Path) -> Iterator[TlsBroker]:
-    """A mosquitto with both listeners on free ports, ended with the block."""
+    """A mosquitto with both listeners on ports of their own, ended with the block."""
+    with reserved_ports(2) as (device_port, service_port):
+        yield from _running(directory, device_port, service_port)
+
+
+def _running(directory: Path, device_port: int, service_port: int) -> Iterator[TlsBroker]:
     devices = Authority.create(directory / "device-ca", Kind.DEVICE, "acme")
     services = Authority.create(directory / "service-ca", Kind.SERVICE, "acme")
     cert, key = services.issue_server([HOST, "localhost"]).write(directory / "broker", "broker")
@@ -94,12 +100,12 @@ def tls_broker(directory: Path) -> Iterator[TlsBroker]:
         user="root",
         devices=DeviceListener(
             tls=Tls(ca_file=devices.ca_file, crl_file=devices.crl_file, cert_file=cert, key_file=key),
-            port=free_port(),
+            port=device_port,
             address=HOST,
         ),
         services=ServiceListener(
             tls=Tls(ca_file=services.ca_file, crl_file=services.crl_file, cert_file=cert, key_file=key),
-            port=free_port(),
+            port=service_port,
             address=HOST,
             dashboards=(DASHBOARD,),
         ),

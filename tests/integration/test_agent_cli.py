@@ -12,7 +12,7 @@ import pytest
 
 from device_agent.cli import main
 from tests.fakes.agent_process import AgentProcess
-from tests.fakes.brokers import free_port
+from tests.fakes.ports import reserved_port
 from tests.fakes.trust_fleet import Fleet
 
 
@@ -24,8 +24,9 @@ def fleet() -> Fleet:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, fleet: Fleet) -> AgentProcess:
-    return AgentProcess(tmp_path / "agent", f"mqtt://127.0.0.1:{free_port()}", fleet)
+def agent(tmp_path: Path, fleet: Fleet) -> Iterator[AgentProcess]:
+    with reserved_port() as port:
+        yield AgentProcess(tmp_path / "agent", f"mqtt://127.0.0.1:{port}", fleet)
 
 
 def _fails(agent: AgentProcess, *arguments: str) -> str:
@@ -202,8 +203,8 @@ def test_enroll_that_the_server_refuses(agent: AgentProcess, server: _Server) ->
     assert "HTTP 500" in _fails(agent, *arguments)
     server.status, server.answer = 200, {}
     assert "no root" in _fails(agent, *arguments)
-    assert "unreachable" in _fails(
-        agent, "enroll", "--server", f"http://127.0.0.1:{free_port()}", "--token", "x", "--group", "g"
-    )
+    with reserved_port() as port:
+        nobody = f"http://127.0.0.1:{port}"
+        assert "unreachable" in _fails(agent, "enroll", "--server", nobody, "--token", "x", "--group", "g")
     assert "is not http" in _fails(agent, "enroll", "--server", "ftp://x", "--token", "x", "--group", "g")
     assert "group" in _fails(agent, "enroll", "--server", server.url, "--token", "x", "--group", "Not/OK")

@@ -12,8 +12,9 @@ import pytest
 from fleet_protocol.install import Install
 from tests.fakes.agent_process import AgentProcess, ServerSide, running_agent
 from tests.fakes.artifacts import packed
-from tests.fakes.brokers import BROKERS, RunningBroker, free_port
+from tests.fakes.brokers import BROKERS, RunningBroker
 from tests.fakes.http_server import FileServer
+from tests.fakes.ports import reserved_port
 from tests.fakes.trust_fleet import Fleet, http_check
 from tests.fakes.waiting import until
 
@@ -101,7 +102,12 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningBr
 
 @pytest.fixture
 def site(tmp_path: Path, broker: RunningBroker) -> Iterator[Site]:
-    fleet, files, port = Fleet(), FileServer(), free_port()
+    with reserved_port() as port:
+        yield from _site(tmp_path, broker, port)
+
+
+def _site(tmp_path: Path, broker: RunningBroker, port: int) -> Iterator[Site]:
+    fleet, files = Fleet(), FileServer()
     settings = (
         "[intervals]\nheartbeat_s = 0.5\ntelemetry_s = 5\nhealth_s = 1\nreconnect_most_s = 0.2\nretry_most_s = 1\n"
         f'[variables]\nPORT = "{port}"\n'

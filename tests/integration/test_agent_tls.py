@@ -10,8 +10,9 @@ import pytest
 from broker_config.ca import Authority, Kind
 from broker_config.mosquitto import DeviceListener, MosquittoSettings, ServiceListener, Tls, render
 from tests.fakes.agent_process import AgentProcess
-from tests.fakes.brokers import HOST, RunningBroker, free_port
+from tests.fakes.brokers import RunningBroker
 from tests.fakes.mqtt_peer import Peer
+from tests.fakes.ports import HOST, reserved_ports
 from tests.fakes.trust_fleet import Fleet
 from tests.fakes.waiting import until
 
@@ -37,13 +38,17 @@ class Production:
 
 @pytest.fixture
 def production(tmp_path: Path) -> Iterator[Production]:
+    with reserved_ports(2) as (device_port, service_port):
+        yield from _production(tmp_path, device_port, service_port)
+
+
+def _production(tmp_path: Path, device_port: int, service_port: int) -> Iterator[Production]:
     home = tmp_path / "broker"
     (home / "data").mkdir(parents=True)
     devices = Authority.create(home / "devices", Kind.DEVICE, "acme")
     services = Authority.create(home / "services", Kind.SERVICE, "acme")
     cert, key = services.issue_server([HOST]).write(home, "server")
     assert key is not None
-    device_port, service_port = free_port(), free_port()
     settings = MosquittoSettings(
         home=home,
         data_dir=home / "data",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,18 @@ import pytest
 
 from broker_config.child import EmbeddedBroker
 from fleet_protocol import envelope
-from fleet_protocol.errors import FleetError
+from fleet_protocol.errors import FleetError, PolicyError
 from fleet_protocol.messages import Command, Reply
 from fleet_protocol.payload import to_payload
 from fleet_protocol.schema import from_payload
+from server.adapters.sql.store import SqlStore
 from server.app import Server
+from server.broker_child import BrokerChild
+from server.ports import Work
+from server.services.ingest import Ingest
 from tests.fakes.brokers import mosquitto
-from tests.fakes.mqtt_peer import Peer
+from tests.fakes.mqtt_peer import V5, Peer
+from tests.fakes.ports import reserved_port
 from tests.fakes.running_server import GROUP, Desk, checked, enrol, running, server_process, settings_for
 from tests.fakes.waiting import until
 
@@ -98,8 +103,15 @@ def test_a_device_answers_over_the_broker(data: Path, broker: Place) -> None:
             thread.join()
 
 
-def test_the_embedded_broker_comes_back_on_its_port_with_every_document(data: Path) -> None:
-    with running(settings_for(data)) as (server, client):
+@pytest.fixture
+def own_port() -> Iterator[int]:
+    """A port that no other process gets while nothing listens on it."""
+    with reserved_port() as port:
+        yield port
+
+
+def test_the_embedded_broker_comes_back_on_its_port_with_every_document(data: Path, own_port: int) -> None:
+    with running(settings_for(data, broker_port=own_port)) as (server, client):
         enrol(client, "node-1")
         assert server.broker is not None
         pid = until(lambda: server.broker and server.broker.pid)
@@ -116,6 +128,30 @@ def test_the_embedded_broker_comes_back_on_its_port_with_every_document(data: Pa
         until(lambda: client.get("/health").json()["broker"]["connected"])
         assert retained()
     assert server.broker.pid is None
+
+
+def test_an_embedded_broker_that_can_not_be_started_is_tried_again(
+    tmp_path: Path, own_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = BrokerChild(host="127.0.0.1", port=own_port, data_dir=tmp_path / "broker")
+    child.start()
+    start, refusals = EmbeddedBroker.start, [MemoryError("no memory now"), PolicyError("setup", "not yet")]
+
+    def starting(**options: Any) -> EmbeddedBroker:
+        if refusals:
+            raise refusals.pop(0)
+        return start(**options)
+
+    monkeypatch.setattr(EmbeddedBroker, "start", starting)
+    try:
+        pid = until(lambda: child.pid)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: child.restarts == 1)
+        with Peer("127.0.0.1", own_port, "p"):
+            assert refusals == []
+    finally:
+        child.stop()
 
 
 def test_a_second_server_on_the_same_directory_is_refused(data: Path) -> None:
@@ -170,7 +206,8 @@ def test_a_setting_that_can_not_be_is_one_line(tmp_path: Path, name: str, value:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk) -> None:
+def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk, own_port: int) -> None:
+    (data / "broker.port").write_text(f"{own_port}\n")  # as the kernel chose it at an earlier start
     with server_process(data, broker_port="0") as process:
         with process.client() as client:
             enrol(client, "node-1")
@@ -178,6 +215,7 @@ def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk) -> None:
             until(lambda: checked(client.get(f"/api/updates/{job}"))["wave"] == 0)
             before = checked(client.get("/api/groups"))["groups"]
         broker_url = process.broker_url
+        assert broker_url == f"mqtt://127.0.0.1:{own_port}"
         assert process.end(signal.SIGKILL) == -signal.SIGKILL
         process.start()
         assert process.broker_url == broker_url, "devices find the broker again"
@@ -187,6 +225,38 @@ def test_a_kill_9_of_the_server_loses_nothing(data: Path, desk: Desk) -> None:
             after = checked(client.get("/api/groups"))["groups"]
             assert after[0]["sequence"] >= before[0]["sequence"]
         assert process.end(signal.SIGTERM) == 0
+
+
+def test_what_is_committed_at_the_end_is_acknowledged_before_the_link_ends(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow just when the server is told to stop; the broker must not deliver the message again."""
+    committing, stopped = threading.Event(), threading.Event()
+    begin, stop = SqlStore.begin, Ingest.stop
+
+    def slow(store: SqlStore) -> AbstractContextManager[Work]:
+        if threading.current_thread().name == "ingest":
+            committing.set()
+            stopped.wait()
+        return begin(store)
+
+    def stopping(ingest: Ingest) -> None:
+        stopped.set()
+        stop(ingest)
+
+    monkeypatch.setattr(SqlStore, "begin", slow)
+    monkeypatch.setattr(Ingest, "stop", stopping)
+    heartbeat = "fleet/v1/devices/node-1/heartbeat"
+    with mosquitto(tmp_path) as broker:
+        with running(settings_for(data, broker_url=broker.url)) as (_, client):
+            enrol(client, "node-1")
+            until(lambda: client.get("/health").json()["broker"]["connected"])
+            with Peer(broker.host, broker.port, "node-1") as device:
+                device.publish("fleet/v1/devices/node-1/health", b'{"time":1,"verdict":"ok","checks":[]}')
+            committing.wait()
+        with Peer(broker.host, broker.port, "fairlead-server", protocol=V5, clean=False) as session:
+            session.publish(heartbeat, b"the first thing that waits")
+            assert session.next().topic == heartbeat
 
 
 def test_the_servers_own_keys_make_a_release(tmp_path: Path) -> None:

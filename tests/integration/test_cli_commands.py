@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.brokers import free_port
 from tests.fakes.command_line import CommandHere, CommandLine
+from tests.fakes.ports import reserved_port
 from tests.fakes.scripted_api import Answer, Asked, ScriptedApi, health, job, node, refusal, scripted_api
 from tests.fakes.waiting import until
 
@@ -65,6 +65,7 @@ COMMANDS = {
                           {"id": "c", "detail": "", "result": {}}, {}, "accepted"),
     "rollback": (["rollback", "node-1", "--package", "web"], "POST /api/nodes/node-1/rollback",
                  {"id": "c", "detail": "", "result": {}}, {"package": "web"}, "accepted"),
+    "remove": (["devices", "remove", "node-1"], "DELETE /api/nodes/node-1", node(group="line-2"), None, "line-2"),
     "move": (["move", "node-1", "line-2"], "PUT /api/nodes/node-1/group", node(group="line-2"), {"group": "line-2"},
              "line-2"),
 }  # fmt: skip
@@ -90,10 +91,17 @@ def test_status_shows_the_server_and_what_is_under_way(api: ScriptedApi, here: C
     assert json.loads(here.run("status", "--json").out) == health() | {"updates": [job()]}
 
 
+def test_an_option_in_front_of_a_verb_is_not_ignored(api: ScriptedApi, here: CommandHere) -> None:
+    """`--server` there would remove the device from another server than the one that was named."""
+    ran = here.run("devices", "--server", "http://127.0.0.1:1", "remove", "node-1")
+    assert (ran.status, api.asked) == (1, [])
+    assert "options go behind" in ran.err
+
+
 def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, here: CommandHere) -> None:
     api.says("POST /api/updates", job())
     words = "publish web 1.1.0 --group line-1 --waves 5,25,100 --soak 60 --failure-limit 0 --probation 60"
-    ran = here.run(*words.split(), "--window", "22:00-04:30", "--on-failure", "hold")
+    ran = here.run(*words.split(), "--window", "22:00-04:30", "--on-failure", "hold", "--expires", "86400")
     assert (ran.status, ran.err) == (0, "")
     assert api.asked[0].body == {
         "update_type": "service",
@@ -107,7 +115,13 @@ def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, her
         "probation_s": 60,
         "window": "22:00-04:30",
         "on_failure": "hold",
+        "expires_s": 86_400.0,
     }
+
+
+def test_an_update_says_when_no_device_begins_any_more(api: ScriptedApi, here: CommandHere) -> None:
+    api.says("GET /api/updates/d-1", job() | {"expires": 1_700_086_400.0})
+    assert "no device begins after 2023-11-1" in here.run("status", "d-1").out
 
 
 def test_publish_uploads_a_catalogue_first_and_only_the_artifacts_that_lack(
@@ -271,9 +285,10 @@ def test_a_refusal_is_one_line(api: ScriptedApi, here: CommandHere, name: str) -
 
 
 def test_no_server_is_one_line(here: CommandHere) -> None:
-    here.variables["FAIRLEAD_SERVER"] = f"http://127.0.0.1:{free_port()}"
-    assert "Is `fairlead serve` running? (unreachable)" in here.fails("devices")
-    assert "(unreachable)" in here.fails("publish", "web", "1", "--group", "g", "--watch")
+    with reserved_port() as port:
+        here.variables["FAIRLEAD_SERVER"] = f"http://127.0.0.1:{port}"
+        assert "Is `fairlead serve` running? (unreachable)" in here.fails("devices")
+        assert "(unreachable)" in here.fails("publish", "web", "1", "--group", "g", "--watch")
 
 
 def test_what_devices_say_is_shown_and_not_obeyed(api: ScriptedApi, here: CommandHere) -> None:
@@ -321,6 +336,20 @@ def test_ctrl_c_ends_a_watch_without_a_traceback(api: ScriptedApi, fairlead: Com
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     assert out.count("\n") == 1
+
+
+def test_ctrl_c_ends_a_picture_too(api: ScriptedApi, fairlead: CommandLine) -> None:
+    api.says("GET /api/updates/d-1", job())
+    near, far = pty.openpty()
+    process = fairlead.start("status", "d-1", "--watch", stdout=far, stderr=subprocess.PIPE)
+    os.close(far)
+    seen = b""
+    while b"wave 1 of 2" not in seen:
+        seen += os.read(near, 65_536)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    os.close(near)
+    assert (process.returncode, err) == (130, "")
 
 
 def test_on_a_terminal_a_watch_draws_bars_in_place(api: ScriptedApi, fairlead: CommandLine) -> None:

@@ -14,8 +14,9 @@ from fleet_protocol.topics import MANIFEST, STATE, TIMESTAMP, Topics
 from server.cli.broker_findings import of_broker
 from server.cli.broker_probe import BrokerAccount
 from server.cli.findings import Finding
-from tests.fakes.brokers import RunningBroker, free_port, mosquitto
+from tests.fakes.brokers import RunningBroker, mosquitto
 from tests.fakes.mqtt_peer import Peer
+from tests.fakes.ports import reserved_port
 from tests.fakes.tls_broker import DASHBOARD, tls_broker
 
 TOPICS = Topics()
@@ -106,7 +107,8 @@ def test_the_embedded_broker_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["mqtt://127.0.0.1:{port}", "http://127.0.0.1:1", "mqtt://", "mqtt://[::1", "mqtts://"])
 def test_no_broker_is_one_warning(url: str) -> None:
-    findings = found(BrokerAccount(url=url.format(port=free_port())))
+    with reserved_port() as port:
+        findings = found(BrokerAccount(url=url.format(port=port)))
     assert {(finding.what, finding.verdict) for finding in findings.values()} == {("broker probe", "warn")}
 
 

@@ -21,8 +21,9 @@ from server.domain.fleet import Device
 from server.domain.rollout import Policy, Rollout, Wave
 from server.services.ingest import Ingest, IngestSettings
 from server.services.ingest_metrics import IngestMetrics
-from tests.fakes.brokers import BROKERS, HOST, RunningBroker, mosquitto
+from tests.fakes.brokers import BROKERS, RunningBroker, mosquitto
 from tests.fakes.mqtt_peer import Peer
+from tests.fakes.ports import HOST
 from tests.fakes.reporting import FLEET, ReportingDevice, attempt
 from tests.fakes.tls_broker import tls_broker
 from tests.fakes.waiting import until

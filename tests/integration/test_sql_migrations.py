@@ -65,6 +65,19 @@ def test_opening_again_changes_nothing(url: str) -> None:
     store.close()
 
 
+def test_a_database_of_the_first_schema_is_upgraded_with_what_it_holds(url: str) -> None:
+    store = SqlStore(url)
+    with store.begin() as work:
+        work.put_group(Group(name="line-1", sequence=7))
+    store.close()
+    execute(url, "DROP TABLE peaks", "UPDATE alembic_version SET version_num = '0001'")
+    store = SqlStore(url)
+    with store.begin() as work:
+        work.raise_peak("x", 3)
+        assert (work.groups(), work.peak("x")) == ([Group(name="line-1", sequence=7)], 3)
+    store.close()
+
+
 def test_servers_that_start_at_once_do_not_disturb_each_other(url: str) -> None:
     errors: list[Exception] = []
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from fleet_protocol.messages import OUTCOMES
 from server.adapters.sql import rows, schema
 from server.adapters.sql.rows import Shape
+from server.domain.engine import FINAL_STATES
 from server.domain.fleet import AttemptSeen, AuditEntry, Device, Group
 from server.domain.job import Job
 from server.domain.rollout import Rollout, RolloutState
@@ -42,6 +43,11 @@ class SqlReads:
         column = schema.DEVICES.c.id
         return {row[0] for part in _slices(ids) for row in self._rows(select(column).where(column.in_(part)))}
 
+    def device_counts(self) -> tuple[int, int]:
+        online = func.count().filter(schema.DEVICES.c.available == 1)
+        row = self._connection.execute(select(func.count(), online).select_from(schema.DEVICES)).one()
+        return int(row[0]), int(row[1])
+
     def roster_stamp(self, group: str) -> tuple[int, int]:
         joined = schema.DEVICES.c.joined
         question = select(func.count(), func.coalesce(func.max(joined), 0)).where(schema.DEVICES.c.group == group)
@@ -65,6 +71,10 @@ class SqlReads:
     def groups(self) -> list[Group]:
         return self._all(rows.GROUPS)
 
+    def group_names(self) -> list[str]:
+        column = schema.GROUPS.c.name
+        return [row[0] for row in self._rows(select(column).order_by(column))]
+
     def job(self, job_id: str) -> Job | None:
         return self._one(rows.JOBS, schema.JOBS.c.id == job_id)
 
@@ -74,12 +84,27 @@ class SqlReads:
         of_group = select(schema.ROLLOUTS.c.id).where(schema.ROLLOUTS.c.group == group)
         return self._all(rows.JOBS, schema.JOBS.c.id.in_(of_group))
 
+    def standing_jobs(self, group: str) -> list[str]:
+        jobs, rollouts = schema.JOBS, schema.ROLLOUTS
+        standing = (rollouts.c.group == group, jobs.c.superseded != 1)
+        question = select(jobs.c.id).join(rollouts, rollouts.c.id == jobs.c.id).where(*standing)
+        return [row[0] for row in self._rows(question.order_by(jobs.c.created_s, jobs.c.id))]
+
     def rollout(self, rollout_id: str) -> Rollout | None:
         return self._one(rows.ROLLOUTS, schema.ROLLOUTS.c.id == rollout_id)
 
     def rollouts(self, group: str | None = None, state: RolloutState | None = None) -> list[Rollout]:
         table = schema.ROLLOUTS
         return self._all(rows.ROLLOUTS, *_equal(table.c.group, group), *_equal(table.c.state, state))
+
+    def moving(self) -> list[str]:
+        table = schema.ROLLOUTS
+        question = select(table.c.id).where(table.c.state.not_in(sorted(FINAL_STATES))).order_by(table.c.id)
+        return [row[0] for row in self._rows(question)]
+
+    def rollout_counts(self) -> dict[str, int]:
+        state = schema.ROLLOUTS.c.state
+        return {row[0]: int(row[1]) for row in self._rows(select(state, func.count()).group_by(state))}
 
     def attempt(self, deployment: str, device: str) -> AttemptSeen | None:
         table = schema.ATTEMPTS
@@ -91,7 +116,7 @@ class SqlReads:
     def votes(self, deployment: str, after: int = 0) -> list[Vote]:
         """Read without pydantic: there may be as many as devices."""
         table = schema.ATTEMPTS
-        columns = (table.c.device, table.c.version, table.c.outcome, table.c.at_s, table.c.change)
+        columns = (table.c.device, table.c.version, table.c.outcome, table.c.code, table.c.at_s, table.c.change)
         new = (table.c.deployment == deployment, table.c.change > after)
         question = select(*columns).where(*new).order_by(table.c.change)
         votes = [Vote._make(row) for row in self._rows(question)]
@@ -102,12 +127,23 @@ class SqlReads:
     def readings(self, device: str) -> list[Reading]:
         return self._all(rows.READINGS, schema.READINGS.c.device == device)
 
+    def readings_of(self, group: str | None, kinds: Collection[str]) -> list[Reading]:
+        table, devices = schema.READINGS, schema.DEVICES
+        wanted = [table.c.kind.in_(sorted(kinds))]
+        if group is not None:
+            wanted.append(table.c.device.in_(select(devices.c.id).where(devices.c.group == group)))
+        return self._all(rows.READINGS, *wanted)
+
     def document(self, topic: str) -> bytes | None:
         documents = self._all(rows.DOCUMENTS, schema.DOCUMENTS.c.topic == topic)
         return documents[0].payload if documents else None
 
     def documents(self) -> list[tuple[str, bytes]]:
         return [(document.topic, document.payload) for document in self._all(rows.DOCUMENTS)]
+
+    def peak(self, name: str) -> int:
+        found = self._rows(select(schema.PEAKS.c.value).where(schema.PEAKS.c.name == name))
+        return int(found[0][0]) if found else 0
 
     def audit_entries(self, most: int) -> list[AuditEntry]:
         question = select(*rows.AUDIT.columns).order_by(schema.AUDIT.c.number.desc()).limit(most)

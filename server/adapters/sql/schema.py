@@ -141,6 +141,13 @@ DOCUMENTS: Final = Table(
     Column("payload", Blob, nullable=False),
 )
 
+PEAKS: Final = Table(
+    "peaks",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
 AUDIT: Final = Table(
     "audit",
     METADATA,

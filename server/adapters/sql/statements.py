@@ -7,7 +7,7 @@ is: for whole batches of messages, SQLAlchemy's work on each row would cost more
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
@@ -15,7 +15,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
+    Select,
     Table,
+    Text,
     bindparam,
     case,
     delete,
@@ -25,12 +27,25 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union_all,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
 from server.adapters.sql import schema
+
+_JOINED: Final = literal_column("'joined'", Text)
+_CHANGE: Final = literal_column("'change '", Text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Numbers of rows: the next is above those of the rows `among` them, and above the peak of rows that are gone."""
+
+    column: Column[int]
+    among: ColumnElement[bool]
+    peak: ColumnElement[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,26 @@ class Statements:
         table = schema.DEVICES
         new = self._insert(table).excluded
         moved = case((table.c.group != new.group, new.joined), else_=table.c.joined)
-        return self._compiled(self._numbered(table, table.c.joined, true(), {table.c.joined: moved}))
+        numbers = _Numbers(table.c.joined, true(), _JOINED)
+        return self._compiled(self._numbered(numbers, {table.c.joined: moved}))
+
+    @cached_property
+    def remove_devices(self) -> tuple[Statement, ...]:
+        """Parameter `device`, for each in turn: its numbers are remembered, then it goes with what hangs on it."""
+        devices, attempts = schema.DEVICES, schema.ATTEMPTS
+        joined = select(_JOINED, devices.c.joined).where(devices.c.id == bindparam("device"))
+        change = select(_CHANGE.concat(attempts.c.deployment), attempts.c.change)
+        return (
+            self._compiled(self._raised(joined)),
+            self._compiled(self._raised(change.where(attempts.c.device == bindparam("device")))),
+            self._compiled(delete(devices).where(devices.c.id == bindparam("device"))),
+        )
+
+    @cached_property
+    def raise_peaks(self) -> Statement:
+        """A row of the peaks; a lower one than is there changes nothing."""
+        table = schema.PEAKS
+        return self._compiled(self._higher(self._values(table)))
 
     @cached_property
     def touch_devices(self) -> Statement:
@@ -91,8 +125,9 @@ class Statements:
     def put_attempts(self) -> Statement:
         """A row of the attempts; `change` rises with every one that is put."""
         table = schema.ATTEMPTS
-        of_deployment = table.c.deployment == bindparam("deployment")
-        return self._compiled(self._numbered(table, table.c.change, of_deployment, {}))
+        deployment: BindParameter[str] = bindparam("deployment", type_=table.c.deployment.type)
+        numbers = _Numbers(table.c.change, table.c.deployment == deployment, _CHANGE.concat(deployment))
+        return self._compiled(self._numbered(numbers, {}))
 
     @cached_property
     def put_readings(self) -> Statement:
@@ -130,16 +165,31 @@ class Statements:
         changes = {column: statement.excluded[column.name] for column in _rest(table)}
         return self._compiled(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changes))
 
-    def _numbered(
-        self, table: Table, number: Column[int], among: ColumnElement[bool], changes: Mapping[Column[Any], Any]
-    ) -> postgresql.Insert | sqlite.Insert:
-        """An upsert that gives the row the next number `among` the rows; `changes` are what it changes otherwise."""
-        highest = func.coalesce(func.max(number), literal_column("0"))
-        following = select(highest + literal_column("1")).where(among).scalar_subquery()
+    def _numbered(self, numbers: "_Numbers", changes: Mapping[Column[Any], Any]) -> postgresql.Insert | sqlite.Insert:
+        """An upsert that gives the row the next number; `changes` are what it changes otherwise."""
+        number, table = numbers.column, numbers.column.table
+        assert isinstance(table, Table)
+        present = select(func.max(number).label("value")).where(numbers.among)
+        past = select(schema.PEAKS.c.value).where(schema.PEAKS.c.name == numbers.peak)
+        known = union_all(present, past).subquery()
+        highest = func.coalesce(func.max(known.c.value), literal_column("0"))
+        following = select(highest + literal_column("1")).scalar_subquery()
         given: dict[Any, Any] = {column: bindparam(column.name) for column in table.columns if column is not number}
         statement = self._insert(table).values({**given, number: following})
         replaced: dict[Any, Any] = {column: statement.excluded[column.name] for column in _rest(table)}
         return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_={**replaced, **changes})
+
+    def _raised(self, numbers: Select[Any]) -> postgresql.Insert | sqlite.Insert:
+        """Peaks from the rows of a question."""
+        return self._higher(self._insert(schema.PEAKS).from_select(["name", "value"], numbers))
+
+    def _higher(self, statement: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
+        value = schema.PEAKS.c.value
+        return statement.on_conflict_do_update(
+            index_elements=[schema.PEAKS.c.name],
+            set_={value: statement.excluded.value},
+            where=value < statement.excluded.value,
+        )
 
     def _values(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         return self._insert(table).values({column: bindparam(column.name) for column in table.columns})

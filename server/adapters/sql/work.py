@@ -29,6 +29,10 @@ class SqlWork(SqlReads):
     def put_devices(self, devices: Sequence[Device]) -> None:
         self._run(self._statements.put_devices, [rows.DEVICES.encode(device) for device in devices])
 
+    def remove_device(self, device_id: str) -> None:
+        for statement in self._statements.remove_devices:
+            self._run(statement, [{"device": device_id}])
+
     def touch_devices(self, seen: Sequence[tuple[str, float]]) -> None:
         self._run(self._statements.touch_devices, [{"device": name, "at_s": at_s} for name, at_s in seen])
 
@@ -54,6 +58,9 @@ class SqlWork(SqlReads):
             self._run(self._statements.forget_documents, [{"topic": topic}])
         else:
             self._run(self._statements.put_documents, [{"topic": topic, "payload": payload}])
+
+    def raise_peak(self, name: str, value: int) -> None:
+        self._run(self._statements.raise_peaks, [{"name": name, "value": value}])
 
     def audit(self, entry: AuditEntry) -> None:
         self._run(self._statements.add_audit, [rows.AUDIT.encode(entry)])

@@ -19,6 +19,7 @@ from server.client import Client, ClientError
 
 _ACT_S: Final = 150.0
 """An act that has not ended by then has not gone as told."""
+_ASK_S: Final = 0.25
 _PROBATION_S: Final = 5
 _SOAK_S: Final = 3
 _ROLLOUT: Final = {
@@ -150,8 +151,7 @@ class Play:
         end_s = time.monotonic() + _ACT_S
 
         def pause() -> None:
-            self._processes.tend()
-            time.sleep(0.25)
+            self._processes.wait(_ASK_S)
 
         return until(condition, pause=pause, expired=lambda: time.monotonic() > end_s)
 

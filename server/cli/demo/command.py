@@ -20,12 +20,13 @@ from server.cli.demo.acts import Play
 from server.cli.demo.desk import Desk, agent_config, run
 from server.cli.demo.follow import until
 from server.cli.demo.narrator import Narrator
-from server.cli.demo.places import FLEET, GROUP, Places, choose, program
+from server.cli.demo.places import FLEET, GROUP, Places, chosen, program
 from server.cli.demo.processes import Processes
 from server.client import Client, ClientError
 
 _UP_S: Final = 60.0
 """How long the stage may take until everything answers."""
+_ASK_S: Final = 0.1
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -53,7 +54,11 @@ def demo(
 
 
 def _stage(home: Path, narrator: Narrator, *, leave: bool) -> bool:
-    places = choose(home)
+    with chosen(home) as places:
+        return _play(places, narrator, leave=leave)
+
+
+def _play(places: Places, narrator: Narrator, *, leave: bool) -> bool:
     places.logs.mkdir()
     environment = _environment(places)
     processes = Processes(places.logs, environment, lambda name, code: narrator.say(_fell(name, code)))
@@ -69,8 +74,7 @@ def _stage(home: Path, narrator: Narrator, *, leave: bool) -> bool:
             if not leave:
                 narrator.say("the fleet stays up until Ctrl-C")
                 while True:
-                    processes.tend()
-                    time.sleep(0.25)
+                    processes.wait()
         return played
     finally:
         processes.stop()
@@ -120,11 +124,7 @@ def _await(processes: Processes, name: str, condition: Callable[[], bool]) -> No
                 raise
             return False
 
-    def pause() -> None:
-        processes.tend()
-        time.sleep(0.1)
-
-    if not until(answered, pause=pause, expired=lambda: time.monotonic() > end_s):
+    if not until(answered, pause=lambda: processes.wait(_ASK_S), expired=lambda: time.monotonic() > end_s):
         last = processes.log_of(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise PolicyError(
             "setup", f"{name} did not come up in {_UP_S:.0f} s; its last words: {''.join(last) or 'none'}"

@@ -2,6 +2,8 @@
 
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -71,25 +73,24 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def choose(home: Path) -> Places:
-    """Default ports where they are free, ports of the kernel's choice where they are not."""
-    taken: list[socket.socket] = []
-    try:
-        ports = [_claim(port, taken) for port in (1883, 8080, 8081, 8082, 8083, 0, 0, 0)]
-    finally:
-        for sock in taken:
-            sock.close()
-    nodes = tuple(
-        NodePlace(name=name, folder=home / name, http_port=ports[2 + n], service_port=ports[5 + n])
-        for n, name in enumerate(NODES)
-    )
-    return Places(home=home, broker_port=ports[0], server_port=ports[1], nodes=nodes)
+@contextmanager
+def chosen(home: Path) -> Iterator[Places]:
+    """Default ports where they are free, ports of the kernel's choice where they are not.
+
+    They are kept for as long as the block lasts, so that what is killed finds its port again: by sockets that never
+    listen and share their address with whoever asks for it by its number.
+    """
+    with ExitStack() as claims:
+        ports = [_claim(port, claims) for port in (1883, 8080, 8081, 8082, 8083, 0, 0, 0)]
+        nodes = tuple(
+            NodePlace(name=name, folder=home / name, http_port=ports[2 + n], service_port=ports[5 + n])
+            for n, name in enumerate(NODES)
+        )
+        yield Places(home=home, broker_port=ports[0], server_port=ports[1], nodes=nodes)
 
 
-def _claim(port: int, taken: list[socket.socket]) -> int:
-    """Hold a port until all are chosen, so that no two are the same."""
-    sock = socket.socket()
-    taken.append(sock)
+def _claim(port: int, claims: ExitStack) -> int:
+    sock = claims.enter_context(socket.socket())
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((_HOST, port))

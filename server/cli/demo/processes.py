@@ -1,13 +1,17 @@
 """The demo's processes: started, started again when killed, and all gone at the end."""
 
+import contextlib
 import ctypes
 import os
+import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import psutil
@@ -31,7 +35,7 @@ class _Cast:
 
 
 class Processes:
-    """Owns every process of the demo. Single-threaded: whoever waits calls `tend`.
+    """Owns every process of the demo. Single-threaded, and the main thread: whoever waits does it with `wait`.
 
     The demo makes itself the reaper of its descendants, so that a service whose agent was killed
     comes back to it and can be ended. If the demo itself is killed, the kernel tells its children.
@@ -43,6 +47,18 @@ class Processes:
         self._on_restart = on_restart
         self._cast: dict[str, _Cast] = {}
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._bell, self._rope = socket.socketpair()
+        for end in (self._bell, self._rope):
+            end.settimeout(0)
+        descriptor = signal.set_wakeup_fd(self._rope.fileno(), warn_on_full_buffer=False)
+        self._before = signal.signal(signal.SIGCHLD, _heard), descriptor
+
+    def wait(self, most_s: float | None = None) -> None:
+        """Return when a process has ended or after `most_s`, with everything tended; a signal interrupts it at once."""
+        select.select([self._bell], [], [], self._until_due(most_s))
+        with contextlib.suppress(BlockingIOError):
+            self._bell.recv(4_096)
+        self.tend()
 
     def start(self, name: str, argv: Sequence[str]) -> None:
         """Start a process under a name that is not taken; its output goes to `<logs>/<name>.log`."""
@@ -80,6 +96,18 @@ class Processes:
                     cast.running.wait()
         self._cast.clear()
         self._end_descendants()
+        handler, descriptor = self._before
+        signal.signal(signal.SIGCHLD, handler)
+        signal.set_wakeup_fd(descriptor)
+        self._bell.close()
+        self._rope.close()
+
+    def _until_due(self, most_s: float | None) -> float | None:
+        """Until a process that ended too soon after its start may be started again, if that is less."""
+        now_s = time.monotonic()
+        waits_s = [cast.started_s + _CALM_S - now_s for cast in self._cast.values() if cast.running is None]
+        waits_s += [] if most_s is None else [most_s]
+        return max(0.0, min(waits_s)) if waits_s else None
 
     def _spawn(self, cast: _Cast) -> None:
         with cast.log.open("ab") as log:
@@ -109,6 +137,10 @@ class Processes:
         for process in stubborn:
             _signal(process, signal.SIGKILL)
         psutil.wait_procs(stubborn, timeout=3)
+
+
+def _heard(_number: int, _frame: FrameType | None) -> None:
+    """Nothing: the byte that Python writes for a signal is what `wait` wakes of."""
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -5,6 +5,7 @@ import pytest
 from fleet_protocol.errors import FleetError
 from server.cli import printable, tables
 from server.cli.options import names, percentages
+from server.cli.watch import pause_s
 
 
 def test_percentages_are_the_requests_waves() -> None:
@@ -31,6 +32,11 @@ def test_names_are_ids() -> None:
 )
 def test_ages(seconds: float, text: str) -> None:
     assert tables.age(seconds) == text
+
+
+def test_who_watches_takes_a_tenth_of_the_servers_time_at_most() -> None:
+    assert pause_s(0.0) == pause_s(0.05) == 1.0
+    assert (pause_s(2.0), pause_s(60.0)) == (20.0, 30.0)
 
 
 def test_bars_are_as_wide_as_they_are_full() -> None:

@@ -12,15 +12,18 @@ from server.cli import main as cli
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_commands_that_set_up_mosquitto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = re.search(r"```sh\n(.*?)```", (DOCS / "operations.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize(("name", "place"), [("setup", "broker/mosquitto"), ("steps", "mosquitto")])
+def test_the_commands_that_set_up_mosquitto(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    block = re.search(rf"```sh {name}\n(.*?)```", (DOCS / "operations.md").read_text(), re.DOTALL)
     assert block is not None
     monkeypatch.chdir(tmp_path)
     for line in block[1].splitlines():
         words = shlex.split(line)
         assert words[:2] == ["fairlead", "broker"]
         assert tool.main(words[2:]) == 0, line
-    conf = (tmp_path / "mosquitto/mosquitto.conf").read_text()
+    conf = (tmp_path / place / "mosquitto.conf").read_text()
     for path in re.findall(r"(?:cafile|certfile|keyfile|crlfile|acl_file) (\S+)", conf):
         assert Path(path).is_file()
 

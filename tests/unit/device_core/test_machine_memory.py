@@ -178,6 +178,10 @@ def test_r20_a_rollback_that_fails_returns_to_what_ran() -> None:
     bench.roll_back()
     assert bench.record.packages[PACKAGE].active == "b"
     assert bench.record.failures == {}
+    report = bench.reports[0]
+    assert report is not None
+    assert (report.deployment, report.version) == ("d-my-service-12", "1.12.0")
+    assert (report.outcome, report.code) == ("committed", "unhealthy"), "no vote against the release that runs again"
     bench.wait(0)
     assert bench.record.why == "up to date"
 

@@ -18,6 +18,7 @@ from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache
 from tests.fakes.http_server import Served, file_server
 from tests.fakes.install_driver import device_under_test
+from tests.fakes.ports import reserved_port
 from tests.fakes.waiting import until
 
 
@@ -172,15 +173,14 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as reserved:
+        yield reserved
 
 
-def test_a_web_service_is_well_until_it_crashes(tmp_path: Path) -> None:
+def test_a_web_service_is_well_until_it_crashes(tmp_path: Path, port: int) -> None:
     artifact = packed({"web.py": WEB, "version": b"1"})
-    port = free_port()
     wanted = planned_release(
         planned_target(
             artifact,

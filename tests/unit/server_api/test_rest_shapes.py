@@ -163,6 +163,17 @@ def test_a_device_that_answers_nonsense(stack: ServerStack, client: Client) -> N
         assert (answer.status_code, answer.json()["code"]) == (504, "offline")
 
 
+def test_a_removed_device_is_forgotten(stack: ServerStack, client: Client) -> None:
+    answer = client.delete("/api/nodes/node-1")
+    assert (answer.status_code, answer.json()["id"], answer.json()["group"]) == (200, "node-1", GROUP)
+    assert [node["id"] for node in client.get("/api/nodes").json()["nodes"]] == ["node-2"]
+    for again in (client.delete("/api/nodes/node-1"), client.get("/api/nodes/node-1")):
+        assert (again.status_code, again.json()["code"]) == (404, "unknown-node")
+    assert client.delete("/api/nodes/No%20Id").status_code == 400
+    newest = client.get("/api/audit", params={"most": 1}).json()["entries"][0]
+    assert (newest["who"], newest["verb"], newest["subject"]) == ("operator", "remove", "node-1")
+
+
 def test_an_update_and_its_verbs(stack: ServerStack, client: Client) -> None:
     job = publish(client, update_id="monday", waves=[{"share": 50, "devices": ["node-1"]}, {"share": 100}], soak_s=0)
     assert (job["job_id"], job["state"], job["wave"], job["superseded"]) == ("monday", "active", -1, False)
@@ -185,6 +196,13 @@ def test_an_update_and_its_verbs(stack: ServerStack, client: Client) -> None:
     assert (retried["accepted"], retried["unanswered"], retried["counts"]["failed"]) == (["node-1"], [], 0)
     assert client.post("/api/updates/monday/rollback").json()["state"] == "recalled"
     assert client.post("/api/updates/monday/resume").json()["code"] == "wrong-state"
+
+
+def test_an_update_tells_when_it_expires(client: Client, stack: ServerStack) -> None:
+    stack.release("other", "1.0.0", 1)
+    shown = publish(client, update_id="monday", expires_s=600)
+    assert shown["expires"] == shown["created"] + 600
+    assert publish(client, update_id="tuesday", package_name="other")["expires"] is None
 
 
 def test_the_same_update_twice(client: Client) -> None:

@@ -160,6 +160,22 @@ def test_e9_resuming_what_is_not_held_changes_nothing():
     assert resume(OPEN, PASSED) == OPEN
 
 
+def test_e10_an_expired_rollout_opens_no_wave_and_is_held():
+    ending = replace(OPEN, policy=replace(POLICY, until_s=5_000.0))
+    assert decide(ending, PASSED, 4_999) == [OpenWave(index=1)]
+    for rollout in (ending, replace(ending, advance=True), replace(ending, wave=-1, wave_opened_s=None)):
+        (decision,) = decide(rollout, PASSED, 5_000)
+        assert decision == Hold(reason="expired at 1970-01-01T01:23:20Z: no device begins any more")
+        assert decide(apply(rollout, decision, 5_000), PASSED, 5_001) == []
+
+
+def test_e10_failures_speak_before_the_time_and_a_last_wave_that_passed_is_complete():
+    ending = replace(OPEN, policy=replace(POLICY, until_s=5_000.0))
+    assert isinstance(decide(ending, seen(wave=Arm(devices=10, failed=9)), 6_000)[0], Recall)
+    passed = seen(of_wave=1, wave=Arm(devices=10, committed=9))
+    assert decide(replace(ending, wave=1), passed, 6_000) == [Complete()]
+
+
 def test_the_share_and_the_names_are_those_of_all_open_waves():
     assert (share_of(FRESH), named_devices(FRESH)) == (0, ())
     assert (share_of(OPEN), named_devices(OPEN)) == (500, ("node-1",))

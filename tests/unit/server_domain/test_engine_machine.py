@@ -67,6 +67,7 @@ class EngineWorld(RuleBasedStateMachine):
 
     def check(self, before, decision, seen):
         if isinstance(decision, OpenWave):
+            assert not before.has_expired(self.now_s), "E10: nobody begins any more"
             assert decision.index == before.wave + 1, "E5: waves open in order"
             assert seen.treated.failed - before.excused_failures <= 1, "E2: no wave opens over failures"
             if before.wave >= 0 and not before.advance:
@@ -75,7 +76,7 @@ class EngineWorld(RuleBasedStateMachine):
         if isinstance(decision, Recall):
             assert seen.treated.failed > before.excused_failures + 1, "E2, E3: only failures recall"
         if isinstance(decision, Hold):
-            assert seen.treated.silent > 1, "E3: silence holds"
+            assert seen.treated.silent > 1 or before.has_expired(self.now_s), "E3, E10: silence or the end holds"
 
     @rule(device=st.integers(0, sum(WAVES) - 1), word=st.sampled_from(["committed", "failed", "silent", "waiting"]))
     def device_says(self, device, word):
@@ -85,6 +86,11 @@ class EngineWorld(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 29, 31, 1_000]))
     def time_passes(self, seconds):
         self.now_s += seconds
+
+    @rule(after_s=st.sampled_from([0, 100, 3_000]))
+    def it_is_given_an_end(self, after_s):
+        policy = replace(self.rollout.policy, until_s=self.now_s + after_s)
+        self.rollout = replace(self.rollout, policy=policy)
 
     @rule(verb=st.sampled_from(["hold", "resume", "advance", "recall"]))
     def operator(self, verb):

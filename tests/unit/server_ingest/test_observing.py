@@ -12,13 +12,14 @@ from fleet_protocol.messages import OUTCOMES, Outcome
 from server.domain.fleet import AttemptSeen, Device
 from server.domain.job import Job
 from server.domain.rollout import Arm, FailureSeen, Policy, Rollout, Wave
-from server.services.observing import FAILED, Observer
+from server.services.observing import Observer
 from tests.fakes.store import MemoryStore
 
 SALT = "6f2c9e01"
 NOW_S = 10_000.0
 SILENCE_S = 300.0
 NODES = [f"node-{number}" for number in range(40)]
+FAILED = ("rolled_back", "failed", "refused")
 
 
 def device(name: str, **changes: object) -> Device:
@@ -142,6 +143,35 @@ def test_rules_2_to_4_votes() -> None:
     seen = observe(filled(attempts=votes), rollout())
     assert seen.treated == seen.wave == Arm(devices=len(selected), committed=1, failed=3)
     assert seen.control == Arm(devices=40 - len(selected))
+
+
+def test_rule_4_who_was_ordered_back_is_neither_committed_nor_failed_nor_silent() -> None:
+    committed, failed, back, undone, given_up, held = below(2_500)[:6]
+    votes = [
+        attempt(committed, "committed"),
+        attempt(failed, "rolled_back"),
+        attempt(back, "rolled_back", code=None, detail="rolled back by operator"),
+        attempt(undone, "rolled_back", code="withdrawn"),
+        attempt(given_up, "abandoned", code="withdrawn"),
+        attempt(held, "abandoned"),
+    ]
+    devices = [device(name, seen_s=None) for name in NODES]
+    seen = observe(filled(*devices, attempts=votes), rollout())
+    total = len(below(2_500))
+    assert seen.treated == Arm(devices=total, committed=1, failed=1, silent=total - 5)
+    assert [failure.device for failure in seen.failures] == [failed]
+
+
+def test_rule_4_an_operators_rollback_takes_a_commit_back_and_a_new_commit_counts_again() -> None:
+    name = below(2_500)[0]
+    store, observer = filled(), Observer()
+    counts = []
+    for outcome, code in (("committed", None), (None, None), ("rolled_back", None), ("committed", "unhealthy")):
+        with store.begin() as work:
+            work.put_attempts([attempt(name, outcome, code=code)])
+        treated = observe(store, rollout(), observer).treated
+        counts.append((treated.committed, treated.failed))
+    assert counts == [(1, 0), (0, 0), (0, 0), (1, 0)]
 
 
 def test_rule_3_a_commit_of_another_version_is_none() -> None:

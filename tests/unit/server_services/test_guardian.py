@@ -1,11 +1,15 @@
 """Rules G1 to G4 of server.services.guardian, and P1 to P4 of the publication beneath it."""
 
 import threading
+from contextlib import AbstractContextManager
 
 import pytest
 
+from fleet_protocol.errors import TransportError
+from server.ports import Work
 from server.services.guardian import Guardian
 from tests.fakes.server_stack import GROUP, ServerStack
+from tests.fakes.waiting import DEADLINE_S, until
 
 TOPIC = f"fleet/v1/groups/{GROUP}/manifest"
 
@@ -62,7 +66,7 @@ def test_g3_a_flood_is_one_publication_and_one_audit_entry(stack: ServerStack, s
 
 
 def test_g4_echoes_are_no_alarm_however_late(stack: ServerStack, sent: list[tuple[str, bytes]]) -> None:
-    patient = Guardian(stack.store, stack.publication, clock=stack.clock, settle_s=3_600)
+    patient = Guardian(stack.store, stack.publication, stack.witness, clock=stack.clock, settle_s=3_600)
     old = stack.link.retained[TOPIC]
     stack.publish()
     new = stack.link.retained[TOPIC]
@@ -84,6 +88,33 @@ def test_g4_a_replayed_document_of_our_own_is_foreign(stack: ServerStack, sent: 
         stack.guardian.on_retained(TOPIC, payload)
     assert stack.guardian.round() == 1
     assert sent == [(TOPIC, new)]
+
+
+def test_a_round_that_fails_is_complained_of_and_the_next_one_happens(
+    stack: ServerStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is locked just when the guardian wants to tell of what it put right."""
+    begin, tried, stop = stack.store.begin, threading.Semaphore(0), threading.Event()
+
+    def locked() -> AbstractContextManager[Work]:
+        tried.release()
+        raise TransportError("unreachable", "database: database is locked")
+
+    monkeypatch.setattr(stack.store, "begin", locked)
+    stack.guardian.on_retained(TOPIC, b"")
+    thread = threading.Thread(target=stack.guardian.run, args=(stop,))
+    thread.start()
+    try:
+        for _ in range(2):
+            assert tried.acquire(timeout=DEADLINE_S)
+        until(lambda: "database is locked" in "".join(stack.guardian.problems()))
+        monkeypatch.setattr(stack.store, "begin", begin)
+        until(lambda: not stack.guardian.problems())
+    finally:
+        stop.set()
+        thread.join()
+    with stack.store.read() as reads:
+        assert (reads.audit_entries(1)[0].who, reads.audit_entries(1)[0].verb) == ("guardian", "restore")
 
 
 def test_a_new_connection_gets_everything(stack: ServerStack, sent: list[tuple[str, bytes]]) -> None:

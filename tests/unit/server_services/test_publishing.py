@@ -7,10 +7,11 @@ from pydantic import ValidationError
 
 from firmware_tools import catalogue as editing
 from fleet_protocol.errors import FleetError
+from fleet_protocol.timestamps import format_time
 from server.domain.rollout import RolloutState
 from server.domain.verbs import Verb
 from server.services.update_request import UpdateRequest
-from tests.fakes.server_stack import URL, ServerStack
+from tests.fakes.server_stack import DAY_S, URL, ServerStack
 
 
 def refused(stack: ServerStack, **members: Any) -> str:
@@ -150,7 +151,13 @@ def test_u5_the_same_request_twice_is_one_job(stack: ServerStack) -> None:
     assert stack.manifest().sequence == sequence + 1
     stack.tick()
     assert stack.publish(update_id="monday", description="x", window="22:00-04:00") == "monday"
-    for change in ({"description": "y"}, {"soak_s": 5}, {"target_nodes": ["node-1"]}, {"window": None}):
+    for change in (
+        {"description": "y"},
+        {"soak_s": 5},
+        {"target_nodes": ["node-1"]},
+        {"window": None},
+        {"expires_s": 5},
+    ):
         asked = {"update_id": "monday", "description": "x", "window": "22:00-04:00"} | change
         assert refused(stack, **asked) == "conflict"
 
@@ -200,6 +207,7 @@ def test_a_fallback_that_left_the_catalogue_can_only_come_from_the_other_slot(st
         ({"group": "g", "package_version": "a/b"}, "does not match"),
         ({"group": "g", "window": "25:00-01:00"}, "HH:MM-HH:MM"),
         ({"group": "g", "not_before": "tomorrow"}, "YYYY-MM-DD"),
+        ({"group": "g", "expires_s": 0}, "greater than 0"),
         ({"group": "g", "package_url": "file:///etc/passwd"}, "pattern"),
         ({"group": "g", "waves": [{"share": 101}]}, "less than or equal to 100"),
         ({"group": "g", "waves": []}, "at least 1"),
@@ -229,3 +237,27 @@ def test_everything_asked_for_reaches_the_manifest(stack: ServerStack) -> None:
     assert (deployment.share_bp, deployment.devices, deployment.probation_s) == (5, ("node-2",), 7)
     assert (deployment.window.start_min, deployment.window.end_min) == (1_350, 240)
     assert deployment.not_before == "2026-01-01T00:00:00Z"
+
+
+def test_an_end_that_lies_before_the_beginning_is_refused(stack: ServerStack) -> None:
+    tomorrow = format_time(stack.clock.now_s() + DAY_S)
+    assert refused(stack, not_before=tomorrow, expires_s=3_600) == "bad-request"
+    assert stack.publish(not_before=tomorrow, expires_s=2 * DAY_S)
+
+
+def test_u5_the_same_lifetime_asked_for_again_is_the_same_request(stack: ServerStack) -> None:
+    stack.publish(update_id="monday", expires_s=600)
+    until_s = stack.rollout("monday").policy.until_s
+    stack.clock.ahead_s += 60
+    assert stack.publish(update_id="monday", expires_s=600) == "monday"
+    assert stack.rollout("monday").policy.until_s == until_s == stack.job("monday").created_s + 600
+    assert refused(stack, update_id="monday", expires_s=601) == "conflict"
+
+
+def test_u3_a_release_whose_deployment_has_expired_may_be_published_again(stack: ServerStack) -> None:
+    stack.publish(expires_s=600, waves=[{"share": 100}])
+    stack.tick()
+    stack.tick(after_s=601)
+    again = stack.publish(waves=[{"share": 100}])
+    assert stack.deployment(again).state == "active"
+    assert refused(stack) == "conflict"

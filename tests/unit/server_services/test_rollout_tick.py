@@ -1,14 +1,18 @@
-"""Rules T1 to T5 of server.services.rollout_tick, with N1 and N2 of the manifests that carry the decisions."""
+"""Rules T1 to T5 of server.services.rollout_tick, with N1 to N6 of the manifests that carry the decisions."""
 
+import sqlite3
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
 from firmware_tools import catalogue as editing
-from fleet_protocol.errors import PolicyError
+from fleet_protocol.errors import PolicyError, TransportError
 from server.adapters.sql.store import SqlStore
-from server.domain.rollout import RolloutState
+from server.domain.rollout import Observations, RolloutState
 from server.domain.verbs import Verb
+from server.ports import Reads
+from server.services import job_view
 from tests.fakes.server_stack import DAY_S, GROUP, ServerStack
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
@@ -63,6 +67,28 @@ def test_a_failure_recalls_with_a_newer_manifest_and_an_audit_entry(stack: Serve
         newest = reads.audit_entries(1)[0]
     assert (newest.who, newest.verb, newest.subject) == ("engine", "recall", job)
     assert "unhealthy" in newest.detail
+
+
+def test_an_operators_own_rollback_is_no_vote_against_the_release(stack: ServerStack) -> None:
+    """V3: with no failure tolerated, three committed devices are ordered back one way or the other."""
+    job = stack.publish(waves=[{"share": 100}], success_rate=0.5, failure_limit=0, soak_s=60)
+    stack.tick()
+    for node in NODES:
+        stack.report(job, node, "committed")
+    stack.report(job, "node-1", "rolled_back")
+    stack.report(job, "node-2", "rolled_back", code="withdrawn")
+    stack.report(job, "node-3", "abandoned", code="withdrawn")
+    stack.tick(after_s=61)
+    assert stack.rollout(job).state is RolloutState.ACTIVE, "one of four has committed, two are needed"
+    with stack.store.read() as reads:
+        view = job_view.view(reads, stack.job(job), stack.rollout(job), stack.clock.now_s() + DAY_S)
+    assert (view.counts.committed, view.counts.failed, view.counts.withdrawn, view.counts.silent) == (1, 0, 3, 0)
+    assert view.failures == ()
+    with pytest.raises(PolicyError, match="no device has failed"):
+        stack.retrying.retry(job)
+    stack.report(job, "node-1", "committed")
+    stack.tick()
+    assert stack.rollout(job).state is RolloutState.COMPLETE
 
 
 def test_completion_supersedes_the_older_deployment_of_the_package(stack: ServerStack) -> None:
@@ -131,6 +157,33 @@ def test_a_kill_before_the_commit_leaves_the_decision_to_the_next_tick(stack: Se
     assert (again.rollout(job).wave, again.manifest().sequence) == (0, sequence + 1)
 
 
+def test_when_its_time_is_over_no_device_begins_any_more(stack: ServerStack) -> None:
+    """E10 and N1."""
+    job = stack.publish(waves=[{"share": 100}], expires_s=600)
+    stack.tick(after_s=599)
+    assert stack.deployment(job).state == "active"
+    stack.tick(after_s=2)
+    assert (stack.rollout(job).state, stack.deployment(job).state) == (RolloutState.HELD, "held")
+    assert "expired" in stack.rollout(job).reason
+    for act in (lambda: stack.steering.steer(job, Verb.RESUME), lambda: stack.retrying.retry(job)):
+        with pytest.raises(PolicyError, match="expired: publish web"):
+            act()
+    stack.steering.steer(job, Verb.RECALL)
+    assert stack.deployment(job).state == "recalled", "who has it can still be ordered back"
+
+
+def test_a_complete_rollout_that_expires_takes_no_late_device(stack: ServerStack) -> None:
+    job = stack.publish(waves=[{"share": 100}], expires_s=600)
+    stack.tick()
+    complete(stack, job)
+    assert stack.deployment(job).state == "active"
+    stack.tick(after_s=600)
+    assert (stack.rollout(job).state, stack.deployment(job).state) == (RolloutState.COMPLETE, "held")
+    sequence = stack.manifest().sequence
+    stack.tick(after_s=6)
+    assert stack.manifest().sequence == sequence
+
+
 def test_a_release_that_leaves_the_catalogue_holds_its_rollout(stack: ServerStack) -> None:
     """T5 and N5."""
     job = stack.publish()
@@ -163,6 +216,70 @@ def test_trouble_with_one_rollout_does_not_stop_another(stack: ServerStack, monk
     stack.tick()
     assert stack.rollout(sick).wave == 0
     assert stack.rounds.problems() == []
+
+
+def test_a_complaint_ends_with_its_rollout(stack: ServerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = stack.publish()
+
+    def failing(*_: object) -> Observations:
+        raise PolicyError("database", "that row is not readable")
+
+    monkeypatch.setattr(stack.rounds, "_observe", failing)
+    stack.tick()
+    assert stack.rounds.problems() != []
+    stack.steering.steer(job, Verb.RECALL, "given up")
+    stack.tick()
+    assert stack.rounds.problems() == []
+
+
+def test_a_locked_database_does_not_end_the_tick(stack: ServerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T4: not even reading which rollouts there are is outside of the guard."""
+    job, read = stack.publish(), stack.store.read
+
+    def locked() -> AbstractContextManager[Reads]:
+        raise TransportError("unreachable", "database: database is locked")
+
+    monkeypatch.setattr(stack.store, "read", locked)
+    stack.tick()
+    assert "database is locked" in "".join(stack.rounds.problems())
+    monkeypatch.setattr(stack.store, "read", read)
+    stack.tick(after_s=6)
+    assert stack.rollout(job).wave == 0
+    assert stack.rounds.problems() == []
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE rollouts SET policy = '{' WHERE id = 'a-sick'",
+        "UPDATE rollouts SET state = 'odd' WHERE id = 'a-sick'",
+        "UPDATE jobs SET targets = 'x' WHERE id = 'a-sick'",
+        "UPDATE device_groups SET issued_s = 'then' WHERE name = 'a-sick'",
+    ],
+)
+def test_an_unreadable_row_does_not_stop_the_others(tmp_path: Path, edit: str) -> None:
+    """T4 and N6: the sound rollout of the same group is recalled, and every other manifest is renewed."""
+    store = SqlStore(f"sqlite:///{tmp_path}/fairlead.db")
+    try:
+        stack = ServerStack(tmp_path, store=store)
+        stack.pack("other", "1.0.0", 1)
+        stack.release("web", "1.0.0", 1)
+        stack.enrol("node-1")
+        stack.enrol("node-2", group="a-sick")
+        whole = [{"share": 100}]
+        sick = stack.publish(update_id="a-sick", waves=whole)
+        sound = stack.publish(package_name="other", update_id="b-sound", waves=whole)
+        stack.tick()
+        with closing(sqlite3.connect(tmp_path / "fairlead.db")) as connection, connection:
+            assert connection.execute(edit).rowcount == 1
+        stack.report(sound, "node-1", "rolled_back", code="unhealthy")
+        stack.tick(after_s=DAY_S + 1)
+        assert stack.rollout(sound).state is RolloutState.RECALLED
+        assert (stack.deployment(sound).state, stack.deployment(sick).state) == ("recalled", "active")
+        assert "a-sick" in "".join(stack.rounds.problems())
+        stack.uploading.upload([], stack.desk.targets_bytes() or b"")
+    finally:
+        store.close()
 
 
 def test_manifests_are_issued_anew_long_before_they_expire(stack: ServerStack) -> None:

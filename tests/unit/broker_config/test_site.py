@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from broker_config import __main__ as tool
+from broker_config import tool
 from device_agent.settings import load as agent_settings
 from fleet_protocol.errors import PolicyError
 from server.settings import load as server_settings

@@ -33,7 +33,12 @@ def publish(
     ] = None,
     window: Annotated[str | None, typer.Option(help="Hours (UTC) in which a device may begin: 22:00-04:30.")] = None,
     url: Annotated[str | None, typer.Option(help="Where devices download; else from the server.")] = None,
-    kind: Annotated[str, typer.Option("--type", help="service, driver, package or files.")] = "service",
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Refuse a release that is not: service, driver, package or files.")
+    ] = None,
+    irreversible: Annotated[
+        bool, typer.Option("--irreversible", help="Also on devices that could not go back from it.")
+    ] = False,
     update_id: Annotated[
         str | None, typer.Option("--id", help="The job's name: publishing twice is then once.")
     ] = None,
@@ -69,9 +74,11 @@ def publish(
             "expires_s": expires,
             "window": window,
             "package_url": url,
+            "update_type": kind,
+            "irreversible": irreversible or None,
         }
         body = {name: value for name, value in options.items() if value is not None}
-        body |= {"update_type": kind, "package_name": package, "package_version": version, "description": description}
+        body |= {"package_name": package, "package_version": version, "description": description}
         if catalogue is not None:
             upload_catalogue(session.client, catalogue)
         job = session.client.publish(body)

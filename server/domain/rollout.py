@@ -53,6 +53,8 @@ class Policy:
     """The share of a wave's devices, 0 to 1, that must have committed before the next wave opens; at least one must."""
     until_s: float | None = None
     """From this moment (epoch seconds) no device begins any more; None means that there is no such moment."""
+    irreversible: bool = False
+    """Whether devices may begin that could not go back."""
 
     def __post_init__(self) -> None:
         shares = [wave.share_bp for wave in self.waves]

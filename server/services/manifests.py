@@ -220,6 +220,7 @@ def deployment_of(job: Job, rollout: Rollout, sources: Sequence[Source], now_s: 
         window=job.window,
         probation_s=rollout.policy.probation_s,
         sources=tuple(sources),
+        irreversible=rollout.policy.irreversible,
     )
 
 

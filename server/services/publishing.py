@@ -16,11 +16,12 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.manifest import Fallback
 from server.domain.fleet import Device
-from server.domain.job import Job
+from server.domain.job import Job, UpdateType
 from server.domain.rollout import Policy, Rollout, RolloutState
 from server.ports import Clock, Reads
 from server.services import audit
@@ -87,7 +88,7 @@ class Publishing:
 
     def _plan(self, work: Reads, request: UpdateRequest, now_s: float) -> _Plan:
         release = self._catalogue.release(request.package_name, request.package_version)
-        if request.update_type not in release.kinds:
+        if request.update_type not in (None, *release.kinds):
             kinds = ", ".join(release.kinds)
             raise PolicyError(
                 "bad-request", f"{release.package} {release.version} is of kind {kinds}, not {request.update_type}"
@@ -147,7 +148,7 @@ class Publishing:
     def _job(self, work: Reads, request: UpdateRequest, plan: _Plan, now_s: float) -> Job:
         return Job(
             id=request.update_id or f"d-{secrets.token_hex(8)}",
-            update_type=request.update_type,
+            update_type=request.update_type or cast(UpdateType, plan.release.kinds[0]),
             description=request.description,
             targets=plan.release.targets,
             sources=request.sources(plan.release),

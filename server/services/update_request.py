@@ -73,7 +73,7 @@ class UpdateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     update_id: Id | None = Field(None, description="Makes the request idempotent; becomes the job's id.")
-    update_type: UpdateType
+    update_type: UpdateType | None = Field(None, description="Refused where the release is of another kind.")
     package_name: Id
     package_version: Version
     package_url: Url | tuple[Url, ...] | None = Field(
@@ -99,6 +99,7 @@ class UpdateRequest(BaseModel):
     expires_s: Annotated[float, Field(gt=0, le=365 * _DAY_S)] | None = Field(
         None, description="Seconds from now after which no device begins any more; those that have begun go on."
     )
+    irreversible: bool = Field(default=False, description="Devices that could not go back may begin all the same.")
     window: Annotated[WindowRequest | None, BeforeValidator(_hours)] = Field(None, description="HH:MM-HH:MM in UTC")
 
     @model_validator(mode="after")
@@ -131,6 +132,7 @@ class UpdateRequest(BaseModel):
             probation_s=self.probation_s,
             success_rate=self.success_rate,
             until_s=until_s,
+            irreversible=self.irreversible,
         )
 
     def sources(self, release: Release) -> tuple[Source, ...]:

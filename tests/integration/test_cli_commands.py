@@ -101,14 +101,16 @@ def test_an_option_in_front_of_a_verb_is_not_ignored(api: ScriptedApi, here: Com
 def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, here: CommandHere) -> None:
     api.says("POST /api/updates", job())
     words = "publish web 1.1.0 --group line-1 --waves 5,25,100 --soak 60 --failure-limit 0 --probation 60"
-    ran = here.run(*words.split(), "--window", "22:00-04:30", "--on-failure", "hold", "--expires", "86400")
+    ran = here.run(
+        *words.split(), "--window", "22:00-04:30", "--on-failure", "hold", "--expires", "86400", "--irreversible"
+    )
     assert (ran.status, ran.err) == (0, "")
     assert api.asked[0].body == {
-        "update_type": "service",
         "package_name": "web",
         "package_version": "1.1.0",
         "description": "",
         "group": "line-1",
+        "irreversible": True,
         "waves": [{"share": 5.0}, {"share": 25.0}, {"share": 100.0}],
         "soak_s": 60.0,
         "failure_limit": 0,

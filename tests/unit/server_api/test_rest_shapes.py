@@ -233,7 +233,7 @@ def test_listing_updates(stack: ServerStack, client: Client) -> None:
 
 def test_releases_and_the_catalogue_in_both_forms(stack: ServerStack, client: Client) -> None:
     release = client.get("/api/releases").json()["releases"][0]
-    assert {"package", "version", "counter", "kind", "classes", "targets", "text"} == set(release)
+    assert {"package", "version", "counter", "kind", "kinds", "classes", "targets", "text"} == set(release)
     stack.pack("web", "2.0.0", 2)
     targets = stack.desk.targets_bytes()
     assert targets is not None

@@ -66,6 +66,17 @@ def test_u1_hardware_that_the_release_does_not_fit(stack: ServerStack) -> None:
     stack.publish()
 
 
+def test_an_update_may_be_one_that_devices_can_not_go_back_from(stack: ServerStack) -> None:
+    assert stack.deployment(stack.publish(irreversible=True)).irreversible
+    stack.release("web", "2.0.0", 2)
+    assert not stack.deployment(completed(stack, package_version="2.0.0")).irreversible
+
+
+def test_u1_the_kind_is_the_releases_own_unless_it_is_asked_for(stack: ServerStack) -> None:
+    assert refused(stack, update_type="driver") == "bad-request"
+    assert stack.job(stack.publish(update_type=None)).update_type == "files"
+
+
 def test_u1_below_the_floor(stack: ServerStack) -> None:
     stack.release("web", "2.0.0", 2)
     editing.remove(stack.desk, "web", "1.0.0", now_s=stack.clock.now_s())

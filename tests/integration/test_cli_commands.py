@@ -101,9 +101,8 @@ def test_an_option_in_front_of_a_verb_is_not_ignored(api: ScriptedApi, here: Com
 def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, here: CommandHere) -> None:
     api.says("POST /api/updates", job())
     words = "publish web 1.1.0 --group line-1 --waves 5,25,100 --soak 60 --failure-limit 0 --probation 60"
-    ran = here.run(
-        *words.split(), "--window", "22:00-04:30", "--on-failure", "hold", "--expires", "86400", "--irreversible"
-    )
+    more = "--window 22:00-04:30 --on-failure hold --expires 86400 --irreversible"
+    ran = here.run(*words.split(), *more.split())
     assert (ran.status, ran.err) == (0, "")
     assert api.asked[0].body == {
         "package_name": "web",

@@ -67,9 +67,10 @@ def test_u1_hardware_that_the_release_does_not_fit(stack: ServerStack) -> None:
 
 
 def test_an_update_may_be_one_that_devices_can_not_go_back_from(stack: ServerStack) -> None:
-    assert stack.deployment(stack.publish(irreversible=True)).irreversible
-    stack.release("web", "2.0.0", 2)
-    assert not stack.deployment(completed(stack, package_version="2.0.0")).irreversible
+    assert not stack.deployment(stack.publish(target_nodes=["node-1"])).irreversible
+    stack.enrol("other-1", group="line-2")
+    job = stack.publish(target_nodes=["other-1"], irreversible=True)
+    assert stack.deployment(job, "line-2").irreversible
 
 
 def test_u1_the_kind_is_the_releases_own_unless_it_is_asked_for(stack: ServerStack) -> None:

@@ -157,14 +157,13 @@ def test_all_together(tmp_path: Path) -> None:
         probes=ProbeSettings(processes=("no-such-process-here",)),
     )
     connected = [False]
-    services = FakeServices([FakeService("web")], directory=tmp_path)
+    services = FakeServices([FakeService("web")], errors={"web": 31.0})
     probes = DeviceProbes(settings, services, lambda: connected[0])
     assert probes.telemetry()["memory_percent"] > 0
-    probes.checks()
     by_name = {check.name: check for check in probes.checks()}
     assert by_name["broker"].verdict == "critical"
     assert by_name["service/web"].verdict == "ok"
-    assert by_name["log_errors/web"].verdict == "ok"
+    assert by_name["log_errors/web"].verdict == "critical"
     assert by_name["process/no-such-process-here"].verdict == "critical"
     connected[0] = True
     assert {check.name: check for check in probes.checks()}["broker"].verdict == "ok"

@@ -60,3 +60,4 @@ class ServiceInstaller:
             self._units.revert(part, back)
         if back is not None and not was_unit:
             self._supervised.activate(back)
+        self._units.commit(part)  # what was kept before anything could be noted

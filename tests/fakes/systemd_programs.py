@@ -120,7 +120,7 @@ class Unit:
         if self.masked:
             return "masked"
         for where, suffix in ((self.manager.config, ""), (self.manager.runtime, "-runtime")):
-            if any(path.is_symlink() for path in where.glob(f"*.[wr]*s/{self.name}")):
+            if any((place / self.name).is_symlink() for place in where.glob("*.[wr]*s")):
                 return "enabled" + suffix
         if self.file.is_symlink():
             return "linked"

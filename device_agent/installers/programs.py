@@ -31,10 +31,8 @@ class Ran:
 
 
 def search_path(system_root: Path) -> str:
-    """Where the system's own programs are; in trials those of the trial's root come first."""
-    if system_root == Path("/"):
-        return PATH
-    return ":".join([*(str(system_root.joinpath(*place.split("/")[1:])) for place in PATH.split(":")), PATH])
+    """PATH of the system's own tools; in a trial, where its root is another place than /, those that stand there."""
+    return ":".join(str(system_root / directory.lstrip("/")) for directory in PATH.split(":"))
 
 
 class Programs:
@@ -55,9 +53,9 @@ class Programs:
         environment: Mapping[str, str] | None = None,
         user: int | None = None,
         group: int | None = None,
-        most: int = _OUTPUT_MOST,
+        most_bytes: int = _OUTPUT_MOST,
     ) -> Ran:
-        """Run it to its end; output and errors are read together, and the last `most` bytes are kept. `user` is
+        """Run it to its end; output and errors are read together, and the last `most_bytes` are kept. `user` is
         another uid to run as, `group` its gid: such a program has no other group.
 
         Raises InstallError `unsupported` where the device has no such program, `start` where it does not end in time.
@@ -84,7 +82,7 @@ class Programs:
             raise InstallError(
                 "start", f"{program} {' '.join(arguments)[:200]} did not end in {timeout_s:g} s"
             ) from None
-        return Ran(done.returncode, done.stdout[-most:].decode("utf-8", "replace"))
+        return Ran(done.returncode, done.stdout[-most_bytes:].decode("utf-8", "replace"))
 
     def _find(self, program: str) -> str | None:
         for directory in self._path.split(":"):

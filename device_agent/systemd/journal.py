@@ -51,7 +51,7 @@ class UnitLog:
 def last_lines(programs: Programs, log: UnitLog, lines: int, most: int) -> tuple[str, ...]:
     """The newest lines, oldest first, at most `most` bytes of them; none where there is no journal."""
     arguments = ("--quiet", "--no-pager", "--output=cat", f"--lines={max(0, lines)}")
-    ran = programs.run("journalctl", *arguments, *log.matches, timeout_s=_ASK_S, most=most)
+    ran = programs.run("journalctl", *arguments, *log.matches, timeout_s=_ASK_S, most_bytes=most)
     return tuple(ran.output.splitlines())[-lines:] if ran.status == 0 and lines > 0 else ()
 
 
@@ -94,7 +94,7 @@ class JournalErrors:
 
     def _read(self, *arguments: str) -> list[Mapping[str, Any]]:
         fixed = ("--quiet", "--no-pager", "--output=json", f"--output-fields={_FIELDS}")
-        ran = self._programs.run("journalctl", *fixed, *arguments, timeout_s=_ASK_S, most=_OUTPUT_MOST)
+        ran = self._programs.run("journalctl", *fixed, *arguments, timeout_s=_ASK_S, most_bytes=_OUTPUT_MOST)
         if ran.status != 0:
             self._cursor = None  # the journal was rotated away from under it, or is not there
             return []

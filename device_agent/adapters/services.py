@@ -63,7 +63,7 @@ class DeviceServices:
         record = UnitPlace(self._state_dir, service).record()
         if record is None:
             return self._supervisor.logs(service, lines)
-        found = last_lines(self._programs, _log_of(record), lines, READ_MOST)
+        found = last_lines(self._programs, _log_of(record).matches, lines, READ_MOST)
         return [line[:LINE_MOST] for line in found]
 
     def log_errors(self) -> Mapping[str, float]:

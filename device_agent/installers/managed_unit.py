@@ -41,9 +41,10 @@ class ManagedUnit:
         return self.control.state(self.name)
 
     def last_words(self) -> str:
-        """The end of its log, for people."""
+        """The end of what it has said, or of what systemd has said of it where it said nothing."""
         log = UnitLog(self.name, None if self._account is None else self._account.uid)
-        return " | ".join(last_lines(self._device.programs, log, _LAST_LINES, _LOG_MOST))
+        found = (last_lines(self._device.programs, kind, _LAST_LINES, _LOG_MOST) for kind in (log.own, log.matches))
+        return next((" | ".join(lines) for lines in found if lines), "")
 
     def stop(self) -> None:
         """Nothing of it runs; it must be kept from starting again before."""

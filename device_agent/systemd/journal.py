@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,10 +48,10 @@ class UnitLog:
         return ours and entry.get("_UID") == str(self.uid)
 
 
-def last_lines(programs: Programs, log: UnitLog, lines: int, most: int) -> tuple[str, ...]:
+def last_lines(programs: Programs, matches: Sequence[str], lines: int, most: int) -> tuple[str, ...]:
     """The newest lines, oldest first, at most `most` bytes of them; none where there is no journal."""
     arguments = ("--quiet", "--no-pager", "--output=cat", f"--lines={max(0, lines)}")
-    ran = programs.run("journalctl", *arguments, *log.matches, timeout_s=_ASK_S, most_bytes=most)
+    ran = programs.run("journalctl", *arguments, *matches, timeout_s=_ASK_S, most_bytes=most)
     return tuple(ran.output.splitlines())[-lines:] if ran.status == 0 and lines > 0 else ()
 
 

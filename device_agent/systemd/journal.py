@@ -28,17 +28,18 @@ class UnitLog:
     uid: int | None = None
 
     @property
-    def matches(self) -> tuple[str, ...]:
-        """What the unit itself wrote, or systemd about it (systemd.journal-fields(7))."""
+    def own(self) -> tuple[str, ...]:
+        """What matches the entries that the unit itself wrote (systemd.journal-fields(7))."""
         if self.uid is None:
-            return (f"_SYSTEMD_UNIT={self.unit}", "+", f"UNIT={self.unit}", "_PID=1")
-        return (
-            f"_SYSTEMD_USER_UNIT={self.unit}",
-            f"_UID={self.uid}",
-            "+",
-            f"USER_UNIT={self.unit}",
-            f"_UID={self.uid}",
-        )
+            return (f"_SYSTEMD_UNIT={self.unit}",)
+        return (f"_SYSTEMD_USER_UNIT={self.unit}", f"_UID={self.uid}")
+
+    @property
+    def matches(self) -> tuple[str, ...]:
+        """What matches these, and what systemd wrote about the unit."""
+        if self.uid is None:
+            return (*self.own, "+", f"UNIT={self.unit}", "_PID=1")
+        return (*self.own, "+", f"USER_UNIT={self.unit}", f"_UID={self.uid}")
 
     def wrote(self, entry: Mapping[str, Any]) -> bool:
         """Whether an entry that some unit's matches found is of this one."""

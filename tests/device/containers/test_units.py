@@ -252,7 +252,7 @@ def test_a_unit_of_a_user(device: UnitDevice) -> None:
     assert "started 3" in lines
 
 
-ODD = ["a b", "q\"u'o", "$HOME ${HOME} $$", "100%", ";", "back\\slash", "tab\tline\nend", "ünï", "@x@", ""]
+ODD = ["a b", "q\"u'o", "$HOME $$ $(x)", "100%", ";", "back\\slash", "tab\tline\nend", "ünï", "@x@", ""]
 
 
 def test_a_program_without_a_unit_gets_one(device: UnitDevice) -> None:

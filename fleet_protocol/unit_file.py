@@ -16,9 +16,10 @@ from typing import Final
 SIZE: Final = 64 * 1024
 SLOT: Final = "SLOT"
 _TOKEN: Final = re.compile(r"@([A-Za-z_][A-Za-z0-9_]*)@")
+_LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _TRUE: Final = frozenset({"1", "yes", "true", "on", "y", "t"})
 _INSTALLS: Final[Mapping[str, str]] = {"WantedBy": ".wants/", "RequiredBy": ".requires/", "UpheldBy": ".upholds/"}
-_PREFIXES: Final = "-@:+!|"
+_PROGRAM: Final = re.compile(rf"""[-@:+!|]*?(?:"@{SLOT}@/(?P<quoted>[^"]+)"|@{SLOT}@/(?P<word>[^\s"']+))""")
 
 
 class UnitFileError(ValueError):
@@ -50,9 +51,8 @@ class UnitFile:
     def programs(self) -> tuple[str, ...]:
         """The paths inside the artifact that it runs."""
         commands = (found.value for found in self.directives if found.section == "Service" and found.key[:4] == "Exec")
-        words = (command.lstrip(_PREFIXES).strip("\"'").split(maxsplit=1) for command in commands)
-        head = f"@{SLOT}@/"
-        return tuple(word[0].rstrip("\"'").removeprefix(head) for word in words if word and word[0].startswith(head))
+        found = (_PROGRAM.match(command) for command in commands)
+        return tuple(one["quoted"] or one["word"] for one in found if one is not None)
 
     @property
     def install(self) -> tuple[Directive, ...]:
@@ -111,7 +111,7 @@ def read_unit_file(data: bytes) -> UnitFile:
 def _directives(text: str) -> Iterator[Directive]:
     """As systemd reads them (systemd.syntax(7)): comments may stand between the lines of a continued one."""
     section, held = "", ""
-    for line in text.splitlines():
+    for line in (*_LINE_END.split(text), ""):
         if line.lstrip()[:1] in ("#", ";"):
             continue
         if line.endswith("\\"):
@@ -125,5 +125,3 @@ def _directives(text: str) -> Iterator[Directive]:
             yield Directive(section, key.strip(), value.strip())
         elif whole:
             raise UnitFileError(f"line {whole[:60]!a} is neither a section nor an assignment")
-    if held.strip():
-        raise UnitFileError("its last line is continued, and there is no next")

@@ -20,7 +20,7 @@ ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "s": " "}
 def assignments(text):
     """(section, key, value) with continued lines joined and comments dropped."""
     section, held = "", ""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.lstrip()[:1] in ("#", ";"):
             continue
         if line.endswith("\\"):

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from device_agent.adapters.services import DeviceServices
 from device_agent.adapters.state_lock import state_lock
-from device_agent.log import of_a_file
+from device_agent.log import Log, of_a_file
 from device_agent.settings import AgentSettings
-from device_agent.supervisor.supervisor import Supervisor
 from device_agent.trust import device_key
 from device_agent.trust.store import TrustStore
 from device_agent.trust.trusted_root import read_root
@@ -126,7 +126,9 @@ def _agent(settings: AgentSettings) -> Finding:
 
 
 def _services(settings: AgentSettings) -> Finding:
-    services = Supervisor(settings.state_dir).list()
+    known = DeviceServices(settings.state_dir, settings.system_root, Log())
+    services = known.list()
+    known.stop(services_too=False)
     down = [service.name for service in services if service.wanted and not service.running]
     text = f"{len(services) - len(down)} of {len(services)} as they ought to be"
     return Finding("services", not down, text, f"{', '.join(down)} not running: see `fairlead-agent status`")

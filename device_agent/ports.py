@@ -123,14 +123,14 @@ class Services(Protocol):
     def logs(self, service: str, lines: int) -> Sequence[str]:
         """The newest lines, oldest first. Raises FleetError `schema` for what is no name."""
 
-    def log_path(self, service: str) -> Path:
-        """The file that the service's output goes to."""
+    def log_errors(self) -> Mapping[str, float]:
+        """Error lines a minute by service, since the last call; a service that is new since then is left out."""
 
     def refresh(self) -> None:
         """Look again: a worker may have started or stopped one."""
 
     def stop(self, *, services_too: bool) -> None:
-        """Keep nothing running any more; with `services_too` end every service."""
+        """Keep nothing running any more; with `services_too` end every service that only the agent keeps running."""
 
 
 class Spool(Protocol):

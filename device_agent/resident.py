@@ -10,7 +10,7 @@ from device_agent.adapters.link_reader import LinkReader
 from device_agent.adapters.local_http import LocalHttp
 from device_agent.adapters.mqtt import MqttLink
 from device_agent.adapters.outbox import DiskOutbox
-from device_agent.adapters.services import SupervisedServices
+from device_agent.adapters.services import DeviceServices
 from device_agent.adapters.spool import DocumentSpool
 from device_agent.adapters.state_lock import state_lock
 from device_agent.adapters.trusted_clock import TrustedClock
@@ -98,7 +98,7 @@ class _Resident:
         link = MqttLink(settings, ear, log)
         ear.reader = LinkReader(link, settings.topics)
         self._workers = tuple(WorkerProcess(config, ear.reader, progress=self._progress) for _ in range(2))
-        services = SupervisedServices(settings.state_dir, log)
+        services = DeviceServices(settings.state_dir, settings.system_root, log)
         journal = TinyJournal(settings.state_dir, settings.device)
         record, take_step = _remember(journal, settings.device, log)
         ports = Ports(

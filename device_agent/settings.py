@@ -124,6 +124,8 @@ class AgentSettings:
     variables: Mapping[str, str] = field(default_factory=dict)
     service_manager: ServiceManager = "auto"
     """Who runs services: `systemd`, the agent's own `supervisor`, or `auto`: systemd where this is root under it."""
+    unit_user: str | None = None
+    """Whose own service manager gets units of scope `user`, where the agent is root."""
     system_root: Path = Path("/")
     """Where the system's own files are; another place than / is for trials."""
     path: Path | None = None
@@ -168,6 +170,7 @@ def parse(table: Mapping[str, Any], path: Path) -> AgentSettings:
         log=_log(top.section("log")),
         variables=_variables(top.section("variables")),
         service_manager=cast(ServiceManager, top.one_of("service_manager", "auto", _SERVICE_MANAGERS)),
+        unit_user=top.maybe_text("unit_user"),
         system_root=top.maybe_path("system_root") or Path("/"),
         path=path.resolve(),
     )

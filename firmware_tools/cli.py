@@ -121,6 +121,8 @@ def pack(
     stop_s: Annotated[int | None, typer.Option("--stop-s", help="Seconds the program gets to stop.")] = None,
     text: Annotated[str | None, typer.Option(help="What is new, for people.")] = None,
     part: Annotated[str | None, typer.Option(help="Its name, where a release has several for one class.")] = None,
+    unit: Annotated[str | None, typer.Option(help="A systemd unit in the tree.")] = None,
+    unit_scope: Annotated[str | None, typer.Option(help="Whose unit: system or user.")] = None,
     level: Annotated[int, typer.Option(min=1, max=19, help="zstd level.")] = packing.LEVEL,
     as_json: AsJson = False,
 ) -> None:
@@ -132,6 +134,7 @@ def pack(
     check |= _given(interval_s=check_interval_s, timeout_s=check_timeout_s, failures=check_failures)
     given = _given(package=package, version=version, counter=counter, kind=kind, stop_s=stop_s, text=text, part=part)
     given |= _given(classes=device_class, exec=_words(exec_line), check=check or None)
+    given |= _given(unit=options.get("unit", {}) | _given(file=unit, scope=unit_scope) or None)
     spec = pack_options.spec_of(options | given)
     suffix = "tar.zst" if tree.is_dir() else "raw"
     name = "-".join([spec.package, spec.version, *([spec.part] if spec.part else []), "+".join(sorted(spec.classes))])

@@ -19,6 +19,8 @@ failures = 3
 [[requires]]
 package = "my-runtime"
 sha256 = "..."
+
+[unit]: see unit_options
 """
 
 import tomllib
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from firmware_tools.packing import OPTIONS_NAME, ReleaseSpec
+from firmware_tools.unit_options import unit_of
 from fleet_protocol.catalogue import Requirement
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import shown
@@ -46,6 +49,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "requires": list,
     "text": str,
     "part": str,
+    "unit": dict,
 }
 _CHECK_DEFAULTS: Final = {"interval_s": 5, "timeout_s": 3, "failures": 3}
 
@@ -94,6 +98,7 @@ def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
             requires=tuple(_requirement(item) for item in options.get("requires", [])),
             text=options.get("text", ""),
             part=options.get("part", ""),
+            unit=unit_of(options["unit"]) if "unit" in options else None,
         )
     except ProtocolError as error:
         raise PolicyError("bad-request", error.detail) from None

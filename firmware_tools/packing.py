@@ -18,10 +18,11 @@ import zstandard
 from firmware_tools import description
 from firmware_tools.artifact import CHUNK
 from firmware_tools.description import Description
+from firmware_tools.unit_options import check_unit
 from fleet_protocol.archive import WINDOW_SIZE, MemberNames
 from fleet_protocol.catalogue import Kind, Requirement, TargetInfo
 from fleet_protocol.errors import PolicyError, ProtocolError
-from fleet_protocol.install import HealthCheck, Install
+from fleet_protocol.install import HealthCheck, Install, Unit
 
 LEVEL: Final = 19
 OPTIONS_NAME: Final = "fairlead.toml"
@@ -44,6 +45,7 @@ class ReleaseSpec:
     text: str = ""
     part: str = ""
     """Its name among the artifacts of the release that are for one class."""
+    unit: Unit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
             unpacked_files=files,
             precursors=(),
             requires=spec.requires,
-            install=Install(exec=spec.exec, stop_s=spec.stop_s, check=spec.check),
+            install=Install(exec=spec.exec, stop_s=spec.stop_s, check=spec.check, unit=spec.unit),
             text=spec.text,
             part=spec.part,
         )
@@ -102,8 +104,12 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
 
 def _check_runs(source: Path, spec: ReleaseSpec) -> None:
     """A release that could never start is refused here, not on a thousand devices."""
-    if spec.kind == "service" and not spec.exec:
-        raise PolicyError("bad-request", "a service needs exec: the program to run and its arguments")
+    if spec.kind == "service" and not spec.exec and spec.unit is None:
+        raise PolicyError("bad-request", "a service needs exec, the program to run and its arguments, or a unit")
+    if spec.unit is not None:
+        if spec.kind != "service":
+            raise PolicyError("bad-request", "a unit is for releases of kind service")
+        check_unit(source, spec.unit)
     programs = [spec.exec[0]] if spec.exec else []
     if spec.check is not None and spec.check.kind == "exec":
         programs.append(spec.check.target)

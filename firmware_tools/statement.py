@@ -10,6 +10,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from firmware_tools.keys import name_of
 from firmware_tools.metadata import entry, floors
 from firmware_tools.root_chain import RootDocument
+from firmware_tools.unit_options import unit_lines
 from fleet_protocol.catalogue import TargetInfo
 from fleet_protocol.envelope import KeySet
 from fleet_protocol.install import HealthCheck
@@ -57,6 +58,8 @@ def release_lines(info: TargetInfo, length: int, sha256: str) -> list[str]:
     ]
     if info.install.exec:
         lines.append(f"  runs: {plain(shlex.join(info.install.exec))} (stopped within {info.install.stop_s} s)")
+    if info.install.unit is not None:
+        lines += [plain(line) for line in unit_lines(info.install.unit)]
     if info.install.check is not None:
         lines.append(f"  is well when: {_check(info.install.check)}")
     lines += [f"  requires {wanted.package} {wanted.sha256}" for wanted in info.requires]

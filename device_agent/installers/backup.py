@@ -10,8 +10,6 @@ Rules
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -29,8 +27,8 @@ _LIST: Final = "kept.json"
 class Backup:
     """One part's backup in one directory. Paths are the system's own, absolute. Errors of the disk come as OSError."""
 
-    def __init__(self, system_root: Path, place: Path) -> None:
-        self._system, self._place = SystemFiles(system_root), place
+    def __init__(self, system: SystemFiles, place: Path) -> None:
+        self._system, self._place = system, place
 
     @property
     def facts(self) -> Mapping[str, Any] | None:
@@ -90,29 +88,21 @@ class Backup:
             remove_tree(self._place)
 
     def _copy(self, path: str, name: str) -> Mapping[str, Any]:
-        place = self._system.place(path)
-        try:
-            status = place.lstat()
-        except (FileNotFoundError, NotADirectoryError):
+        found = self._system.look(path)
+        if found is None:
             return {"kind": "absent"}
-        if stat.S_ISLNK(status.st_mode):
-            return {"kind": "link", "target": os.readlink(place)}  # noqa: PTH115 - the text itself is wanted
-        if not stat.S_ISREG(status.st_mode):
-            raise InstallError("occupied", f"{path} is neither a file nor a link")
-        data = read_optional(place, _FILE_MOST)
-        if data is None:
-            return {"kind": "absent"}
+        if found.target is not None:
+            return {"kind": "link", "target": found.target}
         make_dir(self._place)
-        write_atomic(self._place / name, data)
-        digest = hashlib.sha256(data).hexdigest()
-        mode = stat.S_IMODE(status.st_mode)
+        write_atomic(self._place / name, found.data)
+        digest = hashlib.sha256(found.data).hexdigest()
         return {
             "kind": "file",
             "copy": name,
             "sha256": digest,
-            "mode": mode,
-            "uid": status.st_uid,
-            "gid": status.st_gid,
+            "mode": found.mode,
+            "uid": found.owner[0],
+            "gid": found.owner[1],
         }
 
     def _content(self, path: str, entry: Mapping[str, Any]) -> bytes:

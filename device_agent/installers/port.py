@@ -17,6 +17,7 @@ from device_agent.core.plan import PlannedRelease, PlannedTarget
 from device_agent.installers.backup import Backup
 from device_agent.installers.programs import Programs
 from device_agent.installers.slots import SlotName, Slots
+from device_agent.installers.system_files import SystemFiles
 from device_agent.supervisor.supervisor import Supervisor
 from fleet_protocol.catalogue import Kind
 from fleet_protocol.ids import check_id
@@ -60,6 +61,10 @@ class Device:
     system_root: Path = Path("/")
     """Where the system's own files are."""
     programs: Programs = field(default_factory=Programs)
+    services_by_systemd: bool = False
+    """Whether services are systemd units; otherwise the agent's own supervisor runs them."""
+    unit_user: str | None = None
+    """Whose service manager gets units of scope `user`, where the agent is root; None means the agent's own user's."""
 
     def slots(self, package: str) -> Slots:
         """The package's two slots."""
@@ -70,11 +75,16 @@ class Device:
         slot = self.slots(part.release.package).path(part.slot)
         return slot / part.target.part if part.target.part else slot
 
-    def backup(self, part: PartId) -> Backup:
-        """What is kept of the system for the way back from this part."""
+    def active_content(self, part: Part) -> Path:
+        """The same directory by its name that no update changes: through the link to the active slot."""
+        root = self.slots(part.release.package).active_path
+        return root / part.target.part if part.target.part else root
+
+    def backup(self, part: PartId, files: SystemFiles | None = None) -> Backup:
+        """What is kept of the system for the way back from this part; `files` reach what root alone should not."""
         name = check_id(part.part, "part") if part.part else "-"
         place = self.state_dir / "backup" / check_id(part.package, "package") / f"{part.kind}.{name}"
-        return Backup(self.system_root, place)
+        return Backup(files or SystemFiles(self.system_root), place)
 
     @property
     def cache(self) -> Path:

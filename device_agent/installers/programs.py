@@ -30,6 +30,11 @@ class Ran:
         return lines[-1][:300] if lines else f"status {self.status}"
 
 
+def search_path(system_root: Path) -> str:
+    """PATH of the system's own tools; in a trial, where its root is another place than /, those that stand there."""
+    return ":".join(str(system_root / directory.lstrip("/")) for directory in PATH.split(":"))
+
+
 class Programs:
     """Finds programs on one search path."""
 
@@ -47,8 +52,11 @@ class Programs:
         timeout_s: float,
         environment: Mapping[str, str] | None = None,
         user: int | None = None,
+        group: int | None = None,
+        most_bytes: int = _OUTPUT_MOST,
     ) -> Ran:
-        """Run it to its end; output and errors are read together. `user` is another uid to run as.
+        """Run it to its end; output and errors are read together, and the last `most_bytes` are kept. `user` is
+        another uid to run as, `group` its gid: such a program has no other group.
 
         Raises InstallError `unsupported` where the device has no such program, `start` where it does not end in time.
         """
@@ -61,6 +69,8 @@ class Programs:
                 [found, *arguments],
                 env=variables,
                 user=user,
+                group=group,
+                extra_groups=None if user is None else (),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -72,7 +82,7 @@ class Programs:
             raise InstallError(
                 "start", f"{program} {' '.join(arguments)[:200]} did not end in {timeout_s:g} s"
             ) from None
-        return Ran(done.returncode, done.stdout[-_OUTPUT_MOST:].decode("utf-8", "replace"))
+        return Ran(done.returncode, done.stdout[-most_bytes:].decode("utf-8", "replace"))
 
     def _find(self, program: str) -> str | None:
         for directory in self._path.split(":"):

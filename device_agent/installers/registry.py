@@ -1,15 +1,18 @@
 """Which installer takes which kind, and in which order the parts of a release go."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.files import FilesInstaller
 from device_agent.installers.port import Device, Installer, Part, PartId
+from device_agent.installers.programs import Programs, search_path
 from device_agent.installers.service import ServiceInstaller
 from device_agent.installers.slots import SlotName
 from device_agent.settings import AgentSettings
 from device_agent.supervisor.supervisor import Supervisor
+from device_agent.systemd.systemctl import is_running
 from fleet_protocol.catalogue import Kind
 from fleet_protocol.errors import InstallError
 
@@ -28,7 +31,16 @@ def device_of(settings: AgentSettings) -> Device:
         variables=settings.variables,
         supervisor=Supervisor(settings.state_dir),
         system_root=settings.system_root,
+        programs=Programs(search_path(settings.system_root)),
+        services_by_systemd=_by_systemd(settings),
+        unit_user=settings.unit_user,
     )
+
+
+def _by_systemd(settings: AgentSettings) -> bool:
+    if settings.service_manager == "auto":
+        return os.geteuid() == 0 and is_running(settings.system_root)
+    return settings.service_manager == "systemd"
 
 
 def parts_of(release: PlannedRelease, slot: SlotName) -> tuple[Part, ...]:

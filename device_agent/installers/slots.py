@@ -44,6 +44,11 @@ class Slots:
             raise InstallError("io", f"there is no slot {slot!a}")
         return self._root / slot
 
+    @property
+    def active_path(self) -> Path:
+        """The active slot's directory, by the link."""
+        return self._link
+
     def active(self) -> SlotName | None:
         """What the link says; InstallError `altered` where it says something that no agent wrote."""
         target = read_link(self._link)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 _READ_MOST: Final = 256 * 1024
-_ERROR: Final = re.compile(rb"\b(?:ERROR|CRITICAL|FATAL|PANIC)\b|^Traceback \(most recent call last\)", re.MULTILINE)
+ERROR: Final = r"\b(?:ERROR|CRITICAL|FATAL|PANIC)\b|^Traceback \(most recent call last\)"
+"""What a line of an error looks like, wherever it is written."""
+_ERROR: Final = re.compile(ERROR.encode(), re.MULTILINE)
 
 
 @dataclass(slots=True)

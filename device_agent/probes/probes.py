@@ -1,7 +1,6 @@
 """All readings of one device behind the port of the loop."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from device_agent.ports import Services, ServiceView
 from device_agent.probes.judgement import judge, judge_machine
@@ -19,7 +18,6 @@ class DeviceProbes:
         self._settings, self._services, self._connected = settings, services, connected
         self._machine = MachineProbe(settings.state_dir)
         self._network = NetworkProbe(settings.probes)
-        self._errors = LogErrors()
         self._file_errors = LogErrors()
 
     def telemetry(self) -> Mapping[str, float]:
@@ -32,16 +30,17 @@ class DeviceProbes:
         services = self._services.list()
         checks = judge_machine(self._machine.read(), cpus(), thresholds) + self._disks()
         checks += [check_service(service, thresholds) for service in services]
-        checks += self._log_errors({service.name: self._services.log_path(service.name) for service in services})
-        checks += self._file_log_errors() + self._processes()
+        checks += self._log_errors() + self._processes()
         checks.append(check_broker(connected=self._connected()))
         return checks + self._network.results()
 
-    def _log_errors(self, logs: Mapping[str, Path]) -> list[CheckResult]:
+    def _log_errors(self) -> list[CheckResult]:
+        """Of the services, and of the files that the owner names."""
         most = self._settings.thresholds.log_errors_per_min
-        rates = self._errors.per_minute(logs)
+        files = self._file_errors.per_minute({str(path): path for path in self._settings.probes.log_files})
+        rates = {f"/{name}": rate for name, rate in self._services.log_errors().items()} | files
         return [
-            judge(f"log_errors/{name}", rate, most, f"{rate:.0f} error lines a minute") for name, rate in rates.items()
+            judge(f"log_errors{name}", rate, most, f"{rate:.0f} error lines a minute") for name, rate in rates.items()
         ]
 
     def _disks(self) -> list[CheckResult]:
@@ -52,13 +51,6 @@ class DeviceProbes:
             judge(f"disk{path}", disk.percent if disk else None, most, f"{path}: {_used(disk)}")
             for path, disk in found
             if disk is None or own is None or disk.device != own.device
-        ]
-
-    def _file_log_errors(self) -> list[CheckResult]:
-        most = self._settings.thresholds.log_errors_per_min
-        rates = self._file_errors.per_minute({str(path): path for path in self._settings.probes.log_files})
-        return [
-            judge(f"log_errors{name}", rate, most, f"{rate:.0f} error lines a minute") for name, rate in rates.items()
         ]
 
     def _processes(self) -> list[CheckResult]:

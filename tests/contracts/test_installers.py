@@ -10,27 +10,58 @@ from device_agent.core.plan import PlannedRelease
 from device_agent.installers.registry import INSTALLERS, ORDER, device_of, installer_of, parts_of
 from fleet_protocol.catalogue import KINDS
 from fleet_protocol.errors import InstallError
-from fleet_protocol.install import HealthCheck
+from fleet_protocol.install import HealthCheck, Unit
 from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache, read_tree
 from tests.fakes.install_driver import DeviceUnderTest, device_under_test
+from tests.fakes.systemd import fake_systemd
 
 RUN = b"#!/bin/sh\nexec sleep 1000\n"
+UNIT = b"[Service]\nWorkingDirectory=@SLOT@\nExecStart=@SLOT@/bin/run\n[Install]\nWantedBy=multi-user.target\n"
+BRINGS = Unit(name="app-main.service", file="app.service", scope="system", enable=True)
 PROGRAMS = {"bin/run": RUN, "bin/ok": b"#!/bin/sh\n", "bin/sick": b"#!/bin/sh\nexit 1\n"}
 ARTIFACTS = {
-    version: packed({**PROGRAMS, "version": b"%d" % version}, dict.fromkeys(PROGRAMS, 0o755)) for version in (1, 2, 3)
+    version: packed({**PROGRAMS, "app.service": UNIT, "version": b"%d" % version}, dict.fromkeys(PROGRAMS, 0o755))
+    for version in (1, 2, 3)
 }
-SINGLE = [(kind,) for kind in INSTALLERS]
-MIXED = [("service", "files"), ("files", "service")]
+Kinds = tuple[str, ...]
+SINGLE: list[Kinds] = [(kind,) for kind in INSTALLERS]
+MIXED: list[Kinds] = [("service", "files"), ("files", "service")]
+"""`unit` is a service that brings a unit of its own."""
+SCENES = [
+    *(("supervisor", kinds) for kinds in SINGLE + MIXED),
+    *(("systemd", kinds) for kinds in (("service",), ("unit",), ("unit", "files"))),
+]
+SERVICES = [("supervisor", ("service",)), ("systemd", ("service",)), ("systemd", ("unit",))]
+MANAGERS = [("supervisor", ("service",)), ("systemd", ("service",))]
+Scene = tuple[str, Kinds]
 
 
-@pytest.fixture(params=SINGLE + MIXED, ids="+".join)
-def kinds(request: pytest.FixtureRequest) -> Any:
+def on(scenes: list[Scene]) -> pytest.MarkDecorator:
+    """Only these of the scenes."""
+    return pytest.mark.parametrize("scene", scenes, indirect=True, ids=_name)
+
+
+def _name(scene: Scene) -> str:
+    return f"{scene[0]}:{'+'.join(scene[1])}"
+
+
+@pytest.fixture(params=SCENES, ids=_name)
+def scene(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Iterator[DeviceUnderTest]:
-    with device_under_test(tmp_path) as found:
+def kinds(scene: Scene) -> Kinds:
+    return scene[1]
+
+
+@pytest.fixture
+def device(tmp_path: Path, scene: Scene) -> Iterator[DeviceUnderTest]:
+    """Below a system root with a systemd; what the kinds are run by is in the scene."""
+    with (
+        fake_systemd(tmp_path / "root") as systemd,
+        device_under_test(tmp_path, service_manager=scene[0], system_root=systemd.root) as found,
+    ):
         yield found
 
 
@@ -38,20 +69,24 @@ def extra(version: int) -> Any:
     return packed({"extra": b"%d" % version})
 
 
-def release(kinds: tuple[str, ...], version: int, check: HealthCheck | None = None) -> PlannedRelease:
+def release(kinds: Kinds, version: int, check: HealthCheck | None = None) -> PlannedRelease:
     """One part for each kind; where there are two, the service holds the program."""
     several = len(kinds) > 1
-    targets = [
-        planned_target(
-            extra(version) if several and kind != "service" else ARTIFACTS[version],
-            kind=kind,
-            run=("bin/run",) if kind == "service" else (),
-            check=check if kind == "service" or not several else None,
-            path=f"app/1/{kind}",
-            part=kind if several else "",
+    targets = []
+    for kind in kinds:
+        runs = kind in ("service", "unit")
+        artifact = ARTIFACTS[version] if runs or not several else extra(version)
+        targets.append(
+            planned_target(
+                artifact,
+                kind="service" if kind == "unit" else kind,
+                run=("bin/run",) if kind == "service" else (),
+                check=check if runs or not several else None,
+                path=f"app/1/{kind}",
+                part=kind if several else "",
+                unit=BRINGS if kind == "unit" else None,
+            )
         )
-        for kind in kinds
-    ]
     found: PlannedRelease = planned_release(*targets, version=f"{version}.0", counter=version)
     return found
 
@@ -69,24 +104,24 @@ def installed(
     return tree
 
 
-def runs(device: DeviceUnderTest, kinds: tuple[str, ...], slot: Any, version: int | None) -> None:
+def runs(device: DeviceUnderTest, kinds: Kinds, slot: Any, version: int | None) -> None:
     """The slot is active, holds the version, and its service runs out of it."""
     assert device.current() == slot
-    statuses = device.supervisor.list()
+    statuses = device.services.list()
     if version is None:
-        assert statuses == ()
+        assert statuses == []
         return
-    home = device.slot(slot) / "service" if len(kinds) > 1 else device.slot(slot)
+    home = device.slot(slot) / next(kind for kind in kinds if kind != "files") if len(kinds) > 1 else device.slot(slot)
     assert (home / "version").read_bytes() == b"%d" % version
-    if "service" in kinds:
+    if set(kinds) & {"service", "unit"}:
         (status,) = statuses
         assert (status.running, status.version) == (True, f"{version}.0")
         assert str(Path(f"/proc/{status.pid}/cwd").readlink()) == str(home)
     else:
-        assert statuses == ()
+        assert statuses == []
 
 
-def test_every_operation_may_run_twice(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_every_operation_may_run_twice(device: DeviceUnderTest, kinds: Kinds) -> None:
     """Rule 1."""
     first, second = release(kinds, 1), release(kinds, 2)
     trees = {stage(device, first, "a", None) for _ in range(2)}
@@ -109,24 +144,26 @@ def test_every_operation_may_run_twice(device: DeviceUnderTest, kinds: tuple[str
     runs(device, kinds, "a", 1)
 
 
-def test_activating_again_leaves_the_running_process_alone(device: DeviceUnderTest) -> None:
-    wanted = release(("service",), 1)
+@on(SERVICES)
+def test_activating_again_leaves_the_running_process_alone(device: DeviceUnderTest, kinds: Kinds) -> None:
+    wanted = release(kinds, 1)
     tree = installed(device, wanted, "a", None)
-    pid = device.supervisor.status("app").pid
+    (before,) = device.services.list()
     device.run("activate", release=wanted, slot="a", previous=None, tree=tree)
-    assert device.supervisor.status("app").pid == pid
+    assert [status.pid for status in device.services.list()] == [before.pid]
 
 
-def test_staging_activates_nothing_and_touches_nothing_active(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_staging_activates_nothing_and_touches_nothing_active(device: DeviceUnderTest, kinds: Kinds) -> None:
     """Rule 2 and attack B12: all is staged and verified before any of it is active."""
     installed(device, release(kinds, 1), "a", None)
-    before = read_tree(device.slot("a")), [status.pid for status in device.supervisor.list()]
+    before = read_tree(device.slot("a")), [status.pid for status in device.services.list()]
     stage(device, release(kinds, 2), "b", "a")
-    after = read_tree(device.slot("a")), [status.pid for status in device.supervisor.list()]
+    after = read_tree(device.slot("a")), [status.pid for status in device.services.list()]
     assert after == before
     runs(device, kinds, "a", 1)
 
 
+@on(MANAGERS)
 def test_one_part_that_can_not_be_staged_keeps_all_from_becoming_active(device: DeviceUnderTest) -> None:
     """Rule 2 and attack B12."""
     kinds = ("files", "service")
@@ -139,7 +176,7 @@ def test_one_part_that_can_not_be_staged_keeps_all_from_becoming_active(device: 
     runs(device, kinds, "a", 1)
 
 
-def test_a_first_installation_that_is_reverted_leaves_nothing(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_a_first_installation_that_is_reverted_leaves_nothing(device: DeviceUnderTest, kinds: Kinds) -> None:
     installed(device, release(kinds, 1), "a", None)
     for _ in range(2):
         device.run("revert", package="app", slot="a", previous=None, release=None, tree=None)
@@ -148,7 +185,8 @@ def test_a_first_installation_that_is_reverted_leaves_nothing(device: DeviceUnde
     assert not device.slot("a").exists()
 
 
-@pytest.mark.parametrize(("before", "after"), [("service", "files"), ("files", "service")])
+@pytest.mark.parametrize(("before", "after"), [("service", "files"), ("files", "service"), ("service", "service")])
+@on(MANAGERS)
 def test_a_package_may_change_its_kind_and_go_back(device: DeviceUnderTest, before: str, after: str) -> None:
     """Rule 3: the way back is known from the disk."""
     tree = installed(device, release((before,), 1), "a", None)
@@ -159,7 +197,7 @@ def test_a_package_may_change_its_kind_and_go_back(device: DeviceUnderTest, befo
     runs(device, (before,), "a", 1)
 
 
-def test_a_revert_before_anything_happened_changes_nothing(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_a_revert_before_anything_happened_changes_nothing(device: DeviceUnderTest, kinds: Kinds) -> None:
     first = release(kinds, 1)
     tree = installed(device, first, "a", None)
     stage(device, release(kinds, 2), "b", "a")
@@ -167,7 +205,7 @@ def test_a_revert_before_anything_happened_changes_nothing(device: DeviceUnderTe
     runs(device, kinds, "a", 1)
 
 
-def test_a_lying_caller_can_not_have_the_active_slot_written(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_a_lying_caller_can_not_have_the_active_slot_written(device: DeviceUnderTest, kinds: Kinds) -> None:
     installed(device, release(kinds, 1), "a", None)
     before = read_tree(device.slot("a"))
     for active in ("b", None, "a"):
@@ -177,7 +215,7 @@ def test_a_lying_caller_can_not_have_the_active_slot_written(device: DeviceUnder
     runs(device, kinds, "a", 1)
 
 
-def test_what_is_not_whole_is_not_activated(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_what_is_not_whole_is_not_activated(device: DeviceUnderTest, kinds: Kinds) -> None:
     """Attack B9."""
     installed(device, release(kinds, 1), "a", None)
     tree = stage(device, release(kinds, 2), "b", "a")
@@ -187,7 +225,7 @@ def test_what_is_not_whole_is_not_activated(device: DeviceUnderTest, kinds: tupl
     runs(device, kinds, "a", 1)
 
 
-def test_what_is_not_whole_is_not_gone_back_to(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_what_is_not_whole_is_not_gone_back_to(device: DeviceUnderTest, kinds: Kinds) -> None:
     """Attack B11: stays where it is."""
     first = release(kinds, 1)
     tree = installed(device, first, "a", None)
@@ -201,6 +239,7 @@ def test_what_is_not_whole_is_not_gone_back_to(device: DeviceUnderTest, kinds: t
     runs(device, kinds, "b", 2)
 
 
+@on(MANAGERS[:1])
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(INSTALLERS)))
 def test_kinds_without_an_installer_are_unsupported(device: DeviceUnderTest, kind: str) -> None:
     """Attack A28."""
@@ -216,12 +255,12 @@ def test_kinds_without_an_installer_are_unsupported(device: DeviceUnderTest, kin
     assert not device.slot("a").exists()
 
 
-def test_a_check_of_a_slot_that_is_not_active_is_not_well(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_a_check_of_a_slot_that_is_not_active_is_not_well(device: DeviceUnderTest, kinds: Kinds) -> None:
     installed(device, release(kinds, 1), "a", None)
     assert device.run("check", release=release(kinds, 2), slot="b")["code"] == "unhealthy"
 
 
-def test_the_signed_check_decides(device: DeviceUnderTest, kinds: tuple[str, ...]) -> None:
+def test_the_signed_check_decides(device: DeviceUnderTest, kinds: Kinds) -> None:
     for program, code in (("bin/ok", None), ("bin/sick", "unhealthy"), ("bin/none", "unhealthy")):
         check = HealthCheck(kind="exec", target=program, interval_s=1, timeout_s=10, failures=1)
         wanted = release(kinds, 1, check)
@@ -230,6 +269,7 @@ def test_the_signed_check_decides(device: DeviceUnderTest, kinds: tuple[str, ...
         assert device.run("check", release=wanted, slot="a")["code"] == code
 
 
+@on(MANAGERS)
 def test_a_release_may_run_two_programs(device: DeviceUnderTest) -> None:
     targets = [
         planned_target(ARTIFACTS[1], kind="service", run=("bin/run",), part=part, path=f"app/1/{part}")
@@ -237,14 +277,15 @@ def test_a_release_may_run_two_programs(device: DeviceUnderTest) -> None:
     ]
     wanted = planned_release(*targets)
     installed(device, wanted, "a", None)
-    assert [(status.name, status.running) for status in device.supervisor.list()] == [
+    assert [(status.name, status.running) for status in device.services.list()] == [
         ("app-web", True),
         ("app-worker", True),
     ]
     device.run("revert", package="app", slot="a", previous=None, release=None, tree=None)
-    assert device.supervisor.list() == ()
+    assert device.services.list() == []
 
 
+@on(MANAGERS)
 def test_what_others_need_is_activated_first(device: DeviceUnderTest) -> None:
     """Rule 2: by kind, whatever the order of the targets."""
     for kinds in MIXED:
@@ -255,6 +296,7 @@ def test_what_others_need_is_activated_first(device: DeviceUnderTest) -> None:
     assert set(ORDER) == set(KINDS)
 
 
+@on(MANAGERS)
 @pytest.mark.parametrize(
     ("run", "code"),
     [

@@ -138,7 +138,7 @@ class FakeServices:
     services: list[FakeService] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
-    directory: Path = Path("/nonexistent")
+    errors: dict[str, float] = field(default_factory=dict)
 
     def start(self) -> None:
         self.calls.append("start")
@@ -149,8 +149,8 @@ class FakeServices:
     def logs(self, service: str, lines: int) -> Sequence[str]:
         return self.lines[-lines:]
 
-    def log_path(self, service: str) -> Path:
-        return self.directory / service
+    def log_errors(self) -> Mapping[str, float]:
+        return self.errors
 
     def refresh(self) -> None:
         self.calls.append("refresh")

@@ -97,7 +97,8 @@ class AgentProcess:
         self.config = directory / "agent.toml"
         self.config.write_text(
             f'device = "{fleet.device}"\nfleet = "{fleet.fleet}"\nclass = "{fleet.device_class}"\n'
-            f'state_dir = "state"\nstop_services_on_exit = true\n[broker]\nurl = "{broker_url}"\n'
+            'state_dir = "state"\nservice_manager = "supervisor"\nstop_services_on_exit = true\n'
+            f'[broker]\nurl = "{broker_url}"\n'
             f'[download]\nallowed_hosts = ["127.0.0.1"]\n[http]\nport = 0\n'
             + (
                 settings

@@ -130,8 +130,9 @@ def planned_target(
     stop_s: int = 5,
     path: str = "app/1/any.tar.zst",
     part: str = "",
+    **install: Any,
 ) -> PlannedTarget:
-    """The target that the catalogue would list for the artifact."""
+    """The target that the catalogue would list for the artifact; `install` are more members of its `install`."""
     return PlannedTarget(
         path=path,
         length=len(artifact.data),
@@ -140,7 +141,7 @@ def planned_target(
         format=artifact.format,
         unpacked_size=artifact.unpacked_size,
         unpacked_files=artifact.unpacked_files,
-        install=Install(exec=tuple(run), stop_s=stop_s, check=check),
+        install=Install(exec=tuple(run), stop_s=stop_s, check=check, **install),
         urls=tuple(urls),
         part=part,
     )

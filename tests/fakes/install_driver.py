@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from device_agent.adapters.services import DeviceServices
 from device_agent.core.codec import to_json
 from device_agent.core.plan import PlannedRelease
 from device_agent.core.record import SlotName
@@ -20,6 +21,7 @@ from device_agent.settings import AgentSettings, load
 from device_agent.supervisor.supervisor import Supervisor
 from device_agent.worker.context import WorkerContext
 from fleet_protocol.errors import FleetError, error_of
+from tests.fakes.agent_ports import quiet_log
 
 _USUAL: Mapping[str, Mapping[str, Any]] = {"stage": {"irreversible": False}, "activate": {"before": None}}
 """What a test leaves out where it does not matter to it."""
@@ -40,6 +42,11 @@ class DeviceUnderTest:
     @property
     def supervisor(self) -> Supervisor:
         return Supervisor(self.state_dir)
+
+    @property
+    def services(self) -> DeviceServices:
+        """As the resident sees them, whoever runs them."""
+        return DeviceServices(self.state_dir, self.settings.system_root, quiet_log())
 
     def slot(self, slot: SlotName, package: str = "app") -> Path:
         return self.state_dir / "slots" / package / slot
@@ -96,10 +103,19 @@ def _plain(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def device_under_test(root: Path, *, variables: Mapping[str, str] | None = None, **download: Any) -> Iterator[Any]:
-    """A device with nothing installed; whatever it started is ended with the block."""
+def device_under_test(
+    root: Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    service_manager: str = "supervisor",
+    system_root: Path | None = None,
+    **download: Any,
+) -> Iterator[Any]:
+    """A device with nothing installed; whatever its supervisor started is ended with the block."""
     hosts = json.dumps(download.pop("allowed_hosts", ["127.0.0.1"]))
     lines = ['device = "node-1"', 'fleet = "acme"', 'class = "x86_64"', 'state_dir = "state"']
+    lines += [f'service_manager = "{service_manager}"']
+    lines += [] if system_root is None else [f"system_root = {json.dumps(str(system_root))}"]
     lines += ["[download]", f"allowed_hosts = {hosts}", *(f"{name} = {value}" for name, value in download.items())]
     lines += ["[variables]", f'PYTHON = "{sys.executable}"']
     lines += [f"{name} = {json.dumps(value)}" for name, value in (variables or {}).items()]

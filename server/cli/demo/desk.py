@@ -85,6 +85,7 @@ def agent_config(places: Places, number: int, variables: Mapping[str, str]) -> s
         f"fleet = {json.dumps(FLEET)}",
         f"class = {json.dumps(platform.machine().lower())}",
         f"state_dir = {json.dumps(str(node.folder / 'state'))}",
+        'service_manager = "supervisor"',  # a demo touches nothing of the machine that it runs on
         "stop_services_on_exit = true",
         f"[broker]\nurl = {json.dumps(places.broker_url)}",
         '[download]\nallowed_hosts = ["127.0.0.1"]',

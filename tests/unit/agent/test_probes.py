@@ -55,7 +55,7 @@ def test_every_watched_disk_is_read_once(tmp_path: Path) -> None:
     settings = AgentSettings(
         device="node-1", fleet="acme", device_class="x", state_dir=tmp_path, probes=ProbeSettings(disks=disks)
     )
-    checks = DeviceProbes(settings, FakeServices([], directory=tmp_path), lambda: True).checks()
+    checks = DeviceProbes(settings, FakeServices(), lambda: True).checks()
     found = {check.name: check.verdict for check in checks if check.name.startswith("disk")}
     assert found == {"disk": found["disk"], "disk/proc": "ok", f"disk{tmp_path}/gone": "unknown"}
 
@@ -74,7 +74,7 @@ def test_log_files_of_other_programs_are_counted(tmp_path: Path) -> None:
     settings = AgentSettings(
         device="node-1", fleet="acme", device_class="x", state_dir=tmp_path, probes=ProbeSettings(log_files=(log,))
     )
-    probes = DeviceProbes(settings, FakeServices([], directory=tmp_path), lambda: True)
+    probes = DeviceProbes(settings, FakeServices(), lambda: True)
     probes.checks()
     log.write_text("ERROR\n" * 1_000)
     found = {check.name: check for check in probes.checks()}[f"log_errors{log}"]
@@ -157,14 +157,13 @@ def test_all_together(tmp_path: Path) -> None:
         probes=ProbeSettings(processes=("no-such-process-here",)),
     )
     connected = [False]
-    services = FakeServices([FakeService("web")], directory=tmp_path)
+    services = FakeServices([FakeService("web")], errors={"web": 31.0})
     probes = DeviceProbes(settings, services, lambda: connected[0])
     assert probes.telemetry()["memory_percent"] > 0
-    probes.checks()
     by_name = {check.name: check for check in probes.checks()}
     assert by_name["broker"].verdict == "critical"
     assert by_name["service/web"].verdict == "ok"
-    assert by_name["log_errors/web"].verdict == "ok"
+    assert by_name["log_errors/web"].verdict == "critical"
     assert by_name["process/no-such-process-here"].verdict == "critical"
     connected[0] = True
     assert {check.name: check for check in probes.checks()}["broker"].verdict == "ok"

@@ -23,13 +23,14 @@ def test_least_file_gives_defaults(tmp_path: Path) -> None:
     assert settings.broker.port == 1883
     assert settings.http_port is None
     assert settings.intervals == Intervals()
+    assert (settings.service_manager, settings.unit_user) == ("auto", None)
     assert settings.path == tmp_path / "agent.toml"
 
 
 def test_full_file(tmp_path: Path) -> None:
     settings = _load(
         tmp_path,
-        LEAST + 'topic_prefix = "a/b"\nstop_services_on_exit = true\n'
+        LEAST + 'topic_prefix = "a/b"\nstop_services_on_exit = true\nservice_manager = "systemd"\nunit_user = "kiosk"\n'
         '[broker]\nurl = "mqtts://broker.example"\nca_file = "ca.pem"\nkeepalive_s = 30\n'
         '[download]\nallowed_hosts = ["*", "127.0.0.1"]\n[http]\nport = 0\n[intervals]\nheartbeat_s = 1\n'
         '[thresholds]\ncpu_percent = 50\n[probes]\ninternet = "example.org:443"\n[variables]\nPORT = "9001"\n',
@@ -41,6 +42,7 @@ def test_full_file(tmp_path: Path) -> None:
     assert settings.intervals.heartbeat_s == 1.0
     assert settings.thresholds.cpu_percent == 50
     assert settings.variables == {"PORT": "9001"}
+    assert (settings.service_manager, settings.unit_user) == ("systemd", "kiosk")
     assert settings.topics.prefix == "a/b"
 
 

@@ -10,6 +10,7 @@ import typer
 from firmware_tools import pack_options
 from firmware_tools.cli import app
 from fleet_protocol.install import HealthCheck
+from fleet_protocol.unit_file import read_unit_file
 
 TEXT = (Path(__file__).parents[3] / "docs" / "releases.md").read_text("utf-8").replace("\\\n", " ")
 COMMANDS = sorted(
@@ -39,9 +40,17 @@ def test_options_that_are_named_alone_exist() -> None:
     assert set(re.findall(r"`(--[a-z-]+)", TEXT)) <= known
 
 
-def test_the_options_file_is_valid(tmp_path: Path) -> None:
-    (body,) = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    (tmp_path / "fairlead.toml").write_text(body)
+def test_the_options_files_are_valid(tmp_path: Path) -> None:
+    first, *others = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    (tmp_path / "fairlead.toml").write_text(first)
     spec = pack_options.spec_of(pack_options.read(tmp_path / "fairlead.toml"))
     assert spec.exec == ("bin/serve", "--port", "${PORT}")
     assert isinstance(spec.check, HealthCheck)
+    for body in others:
+        (tmp_path / "fairlead.toml").write_text(body)
+        pack_options.spec_of(pack_options.read(tmp_path / "fairlead.toml"))
+
+
+def test_the_unit_file_is_one_that_a_device_takes() -> None:
+    (body,) = re.findall(r"^```ini\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    assert read_unit_file(body.encode()).programs == ("bin/serve",)

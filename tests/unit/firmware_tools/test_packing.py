@@ -6,6 +6,7 @@ import random
 import socket
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firmware_tools import artifact, description, packing
+from firmware_tools import artifact, description, pack_options, packing
 from firmware_tools.packing import ReleaseSpec
+from firmware_tools.statement import release_lines
+from firmware_tools.unit_options import unit_of
 from fleet_protocol.archive import WINDOW_SIZE
 from fleet_protocol.catalogue import Requirement
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.install import Unit
 
 SPEC = ReleaseSpec(package="p", version="1.0", counter=1, kind="files", classes=("x86_64",))
 NAMES = st.text(st.characters(codec="utf-8", categories=("Ll", "Nd")), min_size=1, max_size=12)
@@ -238,3 +242,49 @@ def test_an_artifact_is_not_written_into_its_own_tree(tree: Path) -> None:
     with pytest.raises(PolicyError):
         packing.pack(tree, tree / "out.tar.zst", SPEC)
     assert not (tree / "out.tar.zst").exists()
+
+
+UNIT = "[Service]\nExecStart=@SLOT@/bin/serve\n[Install]\nWantedBy=multi-user.target\n"
+
+
+def test_a_unit_is_packed_and_said_in_words(tree: Path, tmp_path: Path) -> None:
+    (tree / "web.service").write_text(UNIT)
+    unit = unit_of({"file": "web.service", "name": "my-web.service"})
+    spec = replace(SPEC, kind="service", unit=unit)
+    found = packing.pack(tree, tmp_path / "out.tar.zst", spec, level=3)
+    assert found.custom.install.unit == Unit(name="my-web.service", file="web.service", scope="system", enable=True)
+    said = "\n".join(release_lines(found.custom, 1, "0" * 64))
+    assert "web.service becomes my-web.service in /etc/systemd/system, enabled when it is first installed" in said
+    assert description.read(tmp_path / "out.tar.zst").custom == found.custom
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "names"),
+    [
+        (UNIT, {"file": "none.service"}, "none.service"),
+        (UNIT, {"file": "../web.service"}, "path inside"),
+        (UNIT, {"file": "web.service", "scope": "root"}, "unit.scope"),
+        (UNIT, {"file": "web.service", "name": "web.socket"}, "unit name"),
+        (UNIT, {"file": "web.service", "enabled": True}, "a unit has file"),
+        (UNIT, {"name": "web.service"}, "a unit has file"),
+        (UNIT.replace("bin/serve", "bin/none"), {"file": "web.service"}, "bin/none"),
+        (UNIT.replace("bin/serve", "data.txt"), {"file": "web.service"}, "data.txt"),
+        (UNIT.partition("[Install]")[0], {"file": "web.service"}, "nothing to enable"),
+        (UNIT + "Also=x.socket\n", {"file": "web.service"}, "Also="),
+        ("[Service]\n", {"file": "web.service", "enable": False}, "ExecStart="),
+    ],
+)
+def test_a_unit_that_every_device_would_refuse_is_refused(
+    tree: Path, tmp_path: Path, text: str, options: dict[str, object], names: str
+) -> None:
+    (tree / "web.service").write_text(text)
+    fields = {"package": "p", "version": "1", "counter": 1, "kind": "service", "classes": ["x86_64"], "unit": options}
+    with pytest.raises(PolicyError, match=names):
+        packing.pack(tree, tmp_path / "out.tar.zst", pack_options.spec_of(fields), level=3)
+
+
+def test_a_unit_is_for_services(tree: Path, tmp_path: Path) -> None:
+    (tree / "web.service").write_text(UNIT)
+    spec = replace(SPEC, unit=unit_of({"file": "web.service"}))
+    with pytest.raises(PolicyError, match="kind service"):
+        packing.pack(tree, tmp_path / "out.tar.zst", spec, level=3)

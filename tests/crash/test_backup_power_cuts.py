@@ -19,7 +19,7 @@ def _system(root: Path) -> dict[str, bytes]:
 
 
 def _device(root: Path) -> tuple[Backup, SystemFiles]:
-    return Backup(root / "system", root / "backup/app/service.-"), SystemFiles(root / "system")
+    return Backup(SystemFiles(root / "system"), root / "backup/app/service.-"), SystemFiles(root / "system")
 
 
 def _made(root: Path) -> None:

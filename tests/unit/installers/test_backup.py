@@ -22,7 +22,7 @@ def system(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def backup(tmp_path: Path, system: Path) -> Backup:
-    return Backup(system, tmp_path / "backup")
+    return Backup(SystemFiles(system), tmp_path / "backup")
 
 
 def test_what_is_kept_is_what_stood_there_first(backup: Backup, system: Path) -> None:

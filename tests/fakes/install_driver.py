@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -32,6 +32,8 @@ class DeviceUnderTest:
     root: Path
     settings: AgentSettings
     progress: list[float] = field(default_factory=list)
+    command: Sequence[str] = (sys.executable, "-m", "device_agent.worker")
+    """How a worker is started."""
 
     @property
     def state_dir(self) -> Path:
@@ -59,9 +61,8 @@ class DeviceUnderTest:
         """The operation in a worker process; None where it died, its error raised where it answered with one."""
         environment = dict(os.environ) | ({ENVIRONMENT: crash_at} if crash_at else {})
         request = {"op": op, "args": _plain({**_USUAL.get(op, {}), **args}), "config": str(self.root / "agent.toml")}
-        command = [sys.executable, "-m", "device_agent.worker"]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+        with subprocess.Popen(self.command, env=environment, start_new_session=True, **pipes) as process:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
@@ -96,10 +97,13 @@ def _plain(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def device_under_test(root: Path, *, variables: Mapping[str, str] | None = None, **download: Any) -> Iterator[Any]:
+def device_under_test(
+    root: Path, *, variables: Mapping[str, str] | None = None, system_root: Path | None = None, **download: Any
+) -> Iterator[Any]:
     """A device with nothing installed; whatever it started is ended with the block."""
     hosts = json.dumps(download.pop("allowed_hosts", ["127.0.0.1"]))
     lines = ['device = "node-1"', 'fleet = "acme"', 'class = "x86_64"', 'state_dir = "state"']
+    lines += [] if system_root is None else [f"system_root = {json.dumps(str(system_root))}"]
     lines += ["[download]", f"allowed_hosts = {hosts}", *(f"{name} = {value}" for name, value in download.items())]
     lines += ["[variables]", f'PYTHON = "{sys.executable}"']
     lines += [f"{name} = {json.dumps(value)}" for name, value in (variables or {}).items()]

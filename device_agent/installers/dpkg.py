@@ -42,7 +42,7 @@ _NOBODY_ASKS: Final[Mapping[str, str]] = {
     "UCF_FORCE_CONFFOLD": "1",
 }
 _KEEP_FILES: Final = ("--force-confdef", "--force-confold")
-_LAST_LINES: Final = 4
+_LINES_BEFORE, _LINES_AFTER = 3, 2
 _BEGUN: Final = frozenset({"unpacked", "half-configured", "triggers-awaited", "triggers-pending"})
 INSTALLED: Final = "installed"
 CONFIG_FILES: Final = "config-files"
@@ -185,10 +185,10 @@ class Dpkg:
 
 
 def blame(ran: Ran, what: str) -> InstallError:
-    """The error that dpkg's own words mean, with the last of them and of the scripts that it ran."""
-    words, _, _ = ran.output.partition("Errors were encountered")
-    lines = [line.strip() for line in words.splitlines() if line.strip() and not line.startswith("(Reading database")]
-    said = " | ".join(lines[-_LAST_LINES:])[-400:]
+    """The error that dpkg's own words mean: those around the first complaint, a script's last ones among them."""
+    lines = [line.strip() for line in ran.output.splitlines() if line.strip()]
+    complaint = next((number for number, line in enumerate(lines) if line.startswith("dpkg: error")), len(lines))
+    said = " | ".join(lines[max(0, complaint - _LINES_BEFORE) : complaint + _LINES_AFTER])[-400:]
     if "No space left on device" in ran.output:
         return InstallError("no-space", f"{what}: {said}")
     if "Read-only file system" in ran.output:

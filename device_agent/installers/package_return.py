@@ -45,9 +45,8 @@ class PackageReturn:
         self._backup.restore()
         ran = self._go_back(was, debs)
         if self._wrong(was):
-            self._silence(self._wrong(was))
             self._backup.restore()
-            ran = self._go_back(was, debs)
+            ran = self._go_back(was, debs, silent=True)
         self._backup.restore()
         self._sweep()
         crash_point("package.after_sweep")
@@ -63,12 +62,14 @@ class PackageReturn:
             raise InstallError("altered", f"the way back to {was.name} {was.version} is not what was kept")
         return path
 
-    def _go_back(self, was: Sequence[Was], debs: dict[Was, Path]) -> Ran:
-        """Rule 3. Returns how the last command ended that had something to do."""
+    def _go_back(self, was: Sequence[Was], debs: dict[Was, Path], *, silent: bool = False) -> Ran:
+        """Rules 3 to 5. Returns how the last command ended that had something to do."""
         ran = Ran(0, "")
         wrong = self._wrong(was)
         self._unmark(wrong)
         self._unpack(wrong)
+        if silent:
+            self._silence(wrong)
         paths = [debs[one] for one in wrong if one in debs]
         if paths:
             crash_point("package.before_reinstall")

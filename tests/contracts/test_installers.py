@@ -1,5 +1,6 @@
 """What every installer keeps, whatever its kind: the rules of device_agent/installers/port.py."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fleet_protocol.catalogue import KINDS
 from fleet_protocol.errors import InstallError
 from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache, read_tree
+from tests.fakes.debian import NEEDS_DPKG, DebianRoot, artifact, make_deb, packages_in, release_of
 from tests.fakes.install_driver import DeviceUnderTest, device_under_test
 
 RUN = b"#!/bin/sh\nexec sleep 1000\n"
@@ -19,7 +21,8 @@ PROGRAMS = {"bin/run": RUN, "bin/ok": b"#!/bin/sh\n", "bin/sick": b"#!/bin/sh\ne
 ARTIFACTS = {
     version: packed({**PROGRAMS, "version": b"%d" % version}, dict.fromkeys(PROGRAMS, 0o755)) for version in (1, 2, 3)
 }
-SINGLE = [(kind,) for kind in INSTALLERS]
+DEBS = {version: make_deb("app", f"{version}.0") for version in (1, 2, 3)} if shutil.which("dpkg-deb") else {}
+SINGLE = [pytest.param((kind,), marks=NEEDS_DPKG if kind == "package" else ()) for kind in INSTALLERS]
 MIXED = [("service", "files"), ("files", "service")]
 
 
@@ -30,7 +33,7 @@ def kinds(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[DeviceUnderTest]:
-    with device_under_test(tmp_path) as found:
+    with device_under_test(tmp_path, system_root=DebianRoot(tmp_path / "root").path) as found:
         yield found
 
 
@@ -40,6 +43,8 @@ def extra(version: int) -> Any:
 
 def release(kinds: tuple[str, ...], version: int, check: HealthCheck | None = None) -> PlannedRelease:
     """One part for each kind; where there are two, the service holds the program."""
+    if kinds == ("package",):
+        return release_of(DEBS[version], version=version, check=check, tree=tree_of(version))
     several = len(kinds) > 1
     targets = [
         planned_target(
@@ -56,8 +61,14 @@ def release(kinds: tuple[str, ...], version: int, check: HealthCheck | None = No
     return found
 
 
+def tree_of(version: int) -> dict[str, bytes]:
+    """What an artifact of packages holds beside them."""
+    return {**PROGRAMS, "version": b"%d" % version}
+
+
 def stage(device: DeviceUnderTest, wanted: PlannedRelease, slot: Any, active: Any) -> str:
     put_in_cache(device.state_dir, *ARTIFACTS.values(), *(extra(version) for version in (1, 2, 3)))
+    put_in_cache(device.state_dir, *(artifact(deb, tree=tree_of(version)) for version, deb in DEBS.items()))
     return str(device.run("stage", release=wanted, slot=slot, active=active)["tree"])
 
 
@@ -72,6 +83,9 @@ def installed(
 def runs(device: DeviceUnderTest, kinds: tuple[str, ...], slot: Any, version: int | None) -> None:
     """The slot is active, holds the version, and its service runs out of it."""
     assert device.current() == slot
+    if kinds == ("package",):
+        installed = packages_in(device.settings.system_root)
+        assert installed == ({} if version is None else {"app": f"{version}.0"})
     statuses = device.supervisor.list()
     if version is None:
         assert statuses == ()

@@ -71,8 +71,15 @@ def make_deb(
     """A package with these files and scripts; a file `usr/lib/<name>/version` says which it is."""
     with tempfile.TemporaryDirectory() as place:
         tree = Path(place) / "tree"
-        control = {"Package": name, "Version": version, "Architecture": architecture, "Maintainer": "t <t@example.invalid>"}
-        control |= {key.replace("_", "-").title(): value for key, value in fields.items()} | {"Description": "for a test"}
+        control = {
+            "Package": name,
+            "Version": version,
+            "Architecture": architecture,
+            "Maintainer": "t <t@example.invalid>",
+        }
+        control |= {key.replace("_", "-").title(): value for key, value in fields.items()} | {
+            "Description": "for a test"
+        }
         content = {f"usr/lib/{name}/version": version, **(files or {}), **(conffiles or {})}
         content["DEBIAN/control"] = "".join(f"{key}: {value}\n" for key, value in control.items())
         if conffiles:
@@ -106,7 +113,9 @@ class DebianRoot:
         owner = [] if os.geteuid() == 0 else ["--force-not-root"]
         place = [f"--root={self.path}", "--force-script-chrootless", "--log=/dev/null", *owner]
         command = ["dpkg", *place, "--force-confold", *arguments]
-        done = subprocess.run(command, input=told, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            command, check=False, input=told, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         assert done.returncode == 0 or not check, done.stdout
         return done.stdout
 
@@ -121,15 +130,8 @@ class DebianRoot:
             self.dpkg("--install", *map(str, paths))
 
     def packages(self) -> dict[str, str]:
-        """Version by name of what is installed; what is not wholly so has its state beside the version."""
-        form = "${Package} ${Version} ${db:Status-Status} ${db:Status-Eflag} ${db:Status-Want}\n"
-        command = ["dpkg-query", f"--admindir={self.path}/var/lib/dpkg", "--show", f"--showformat={form}"]
-        lines = subprocess.run(command, check=True, text=True, capture_output=True).stdout.splitlines()
-        found = {}
-        for name, version, status, flag, want in (line.split(" ") for line in lines):
-            words = [word for word, usual in ((status, "installed"), (flag, "ok"), (want, "install")) if word != usual]
-            found[name] = " ".join([version, *words])
-        return found
+        """Version by name of what is installed."""
+        return packages_in(self.path)
 
     def tree(self) -> dict[str, str | None]:
         """Content by path of all that is no book-keeping of dpkg's; None is a directory."""
@@ -141,14 +143,25 @@ class DebianRoot:
         return found
 
 
+def packages_in(root: Path) -> dict[str, str]:
+    """Version by name of what is installed; what is not wholly so has its state beside the version."""
+    form = "${Package} ${Version} ${db:Status-Status} ${db:Status-Eflag} ${db:Status-Want}\n"
+    command = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "--show", f"--showformat={form}"]
+    lines = subprocess.run(command, check=True, text=True, capture_output=True).stdout.splitlines()
+    found = {}
+    for name, version, status, flag, want in (line.split(" ") for line in lines):
+        words = [word for word, usual in ((status, "installed"), (flag, "ok"), (want, "install")) if word != usual]
+        found[name] = " ".join([version, *words])
+    return found
+
+
 def _content(path: Path) -> str:
     return f"-> {path.readlink()}" if path.is_symlink() else path.read_text("latin-1")
 
 
-def artifact(*debs: Deb, **more: bytes) -> Artifact:
-    """A `tar.zst` with the packages at its top."""
-    programs = {name.replace("_", "/"): data for name, data in more.items()}
-    return packed({**{deb.file: deb.data for deb in debs}, **programs}, dict.fromkeys(programs, 0o755))
+def artifact(*debs: Deb, tree: Mapping[str, bytes] | None = None) -> Artifact:
+    """A `tar.zst` with the packages at its top, and the tree, all of it executable."""
+    return packed({**{deb.file: deb.data for deb in debs}, **(tree or {})}, dict.fromkeys(tree or {}, 0o755))
 
 
 def target_of(
@@ -159,10 +172,10 @@ def target_of(
     remote: Sequence[Deb] = (),
     path: str = "app/1/any.tar.zst",
     part: str = "",
-    **more: bytes,
+    tree: Mapping[str, bytes] | None = None,
 ) -> PlannedTarget:
     """What the catalogue says of such an artifact; `remote` are the packages that it names and does not bring."""
-    plain = planned_target(artifact(*debs, **more), kind="package", urls=urls, path=path, part=part)
+    plain = planned_target(artifact(*debs, tree=tree), kind="package", urls=urls, path=path, part=part)
     packages = (*(deb.signed() for deb in debs), *(deb.signed(file=False) for deb in remote))
     install = Install(exec=(), stop_s=5, check=check, packages=packages, dependencies=dependencies)
     return replace(plain, install=install)

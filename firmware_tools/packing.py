@@ -15,13 +15,13 @@ from typing import IO, Final
 
 import zstandard
 
-from firmware_tools import description
+from firmware_tools import debian, description
 from firmware_tools.artifact import CHUNK
 from firmware_tools.description import Description
 from fleet_protocol.archive import WINDOW_SIZE, MemberNames
 from fleet_protocol.catalogue import Kind, Requirement, TargetInfo
 from fleet_protocol.errors import PolicyError, ProtocolError
-from fleet_protocol.install import HealthCheck, Install
+from fleet_protocol.install import DebianPackage, Dependencies, HealthCheck, Install
 
 LEVEL: Final = 19
 OPTIONS_NAME: Final = "fairlead.toml"
@@ -44,6 +44,9 @@ class ReleaseSpec:
     text: str = ""
     part: str = ""
     """Its name among the artifacts of the release that are for one class."""
+    repository: tuple[DebianPackage, ...] = ()
+    """Debian packages that devices get from their own repositories."""
+    dependencies: Dependencies = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,13 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
             unpacked_files=files,
             precursors=(),
             requires=spec.requires,
-            install=Install(exec=spec.exec, stop_s=spec.stop_s, check=spec.check),
+            install=Install(
+                exec=spec.exec,
+                stop_s=spec.stop_s,
+                check=spec.check,
+                packages=_packages(source, spec),
+                dependencies=spec.dependencies,
+            ),
             text=spec.text,
             part=spec.part,
         )
@@ -100,10 +109,20 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
     return Description(path=description.target_path(info), length=length, sha256=sha256, custom=info)
 
 
+def _packages(source: Path, spec: ReleaseSpec) -> tuple[DebianPackage, ...]:
+    if spec.kind == "package":
+        return debian.packages(source, spec.package, spec.repository)
+    if spec.repository or spec.dependencies != "release":
+        raise PolicyError("bad-request", "repository and dependencies are for kind package")
+    return ()
+
+
 def _check_runs(source: Path, spec: ReleaseSpec) -> None:
     """A release that could never start is refused here, not on a thousand devices."""
     if spec.kind == "service" and not spec.exec:
         raise PolicyError("bad-request", "a service needs exec: the program to run and its arguments")
+    if spec.kind == "package" and spec.exec:
+        raise PolicyError("bad-request", "exec is for services: what a Debian package runs, it starts by itself")
     programs = [spec.exec[0]] if spec.exec else []
     if spec.check is not None and spec.check.kind == "exec":
         programs.append(spec.check.target)

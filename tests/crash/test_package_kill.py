@@ -38,7 +38,7 @@ def app(version: str, number: int, **more: str) -> Deb:
 @dataclass
 class Debs:
     """The owner has `tool`, whose .deb is nowhere, and `kept`, which apt still has. Release 1 brings `gone`, release 2
-    `fresh` instead, and takes `remote` from the repository where a test asks for it. Release 9 fights against leaving."""
+    `fresh` instead, and takes `remote` from the repository where a test asks for it. Release 9 does not like to go."""
 
     tool: tuple[Deb, ...] = field(default_factory=lambda: tuple(make_deb("tool", f"{n}.0") for n in (1, 2)))
     kept: tuple[Deb, ...] = field(default_factory=lambda: tuple(make_deb("kept", f"{n}.0") for n in (1, 2)))

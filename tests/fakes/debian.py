@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from device_agent.core.plan import PlannedRelease, PlannedTarget
+from device_agent.installers.programs import PATH
 from fleet_protocol.install import DebianPackage, HealthCheck, Install
 from tests.fakes.artifacts import Artifact, packed, planned_release, planned_target
 
@@ -21,7 +22,8 @@ NEEDS_APT = pytest.mark.skipif(
     None in (shutil.which("apt-get"), shutil.which("dpkg-scanpackages")),
     reason="apt and dpkg-dev are not on this machine",
 )
-_INTERNALS = ("var/lib/dpkg", "var/log")
+_INTERNALS = ("var/lib/dpkg", "var/log", "usr/sbin")
+_TOOLS = ("dpkg", "dpkg-deb", "dpkg-query", "apt-get", "apt-mark")
 _DIRECTORIES = (
     *(f"var/lib/dpkg/{name}" for name in ("info", "updates", "triggers")),
     *(f"etc/apt/{name}" for name in ("sources.list.d", "preferences.d", "trusted.gpg.d", "apt.conf.d")),
@@ -107,6 +109,15 @@ class DebianRoot:
         for name in _DIRECTORIES:
             (self.path / name).mkdir(parents=True)
         (self.path / "var/lib/dpkg/status").write_text("")
+        for tool in _TOOLS:
+            self.program(tool)
+
+    def program(self, name: str, before: str = "") -> None:
+        """This machine's own program is the system's, too; `before` is done first, in its shell."""
+        place = self.path / "usr/sbin" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f'#!/bin/sh\nPATH={PATH}\n{before}\nexec {name} "$@"\n')
+        place.chmod(0o755)
 
     def dpkg(self, *arguments: str, told: str = "", check: bool = True) -> str:
         """Run dpkg as the owner of the device would."""

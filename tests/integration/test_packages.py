@@ -1,4 +1,4 @@
-"""Releases of Debian packages on a real dpkg, in a root of their own: forward, back, refused, and in the way of others."""
+"""Releases of Debian packages on a real dpkg, in a root of their own: forward, back, refused, in the way of others."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.installers import package
+from device_agent.installers import dpkg_lock, package
 from fleet_protocol.install import HealthCheck
 from tests.fakes.debian import NEEDS_DPKG, Deb, DebianRoot, make_deb
 from tests.fakes.package_scene import PackageScene, app, package_scene
@@ -304,22 +304,18 @@ def scene_after(scene: PackageScene, other: subprocess.Popen[str], wanted: Deb) 
     return scene.stage(wanted)
 
 
-def test_the_lock_is_waited_for(scene: PackageScene, other_manager: Any) -> None:
+def test_the_lock_is_waited_for(scene: PackageScene, other_manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other program ends in the first pause."""
     wanted, tree = scene.stage(app(1))
     other = other_manager()
-    locks = Path("/proc/locks")
-    waiting = subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.stdin.readline(); print('go', flush=True)"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert str(other.pid) in locks.read_text()
-    other.stdin.close()
+
+    def pause(_: float) -> None:
+        other.stdin.close()
+        other.wait()
+
+    monkeypatch.setattr(dpkg_lock.time, "sleep", pause)
     scene.activate(wanted, tree)
-    waiting.stdin.close()
-    waiting.wait()
-    waiting.stdout.close()
+    assert other.returncode == 0
     assert scene.root.packages() == {"app": "1.0"}
 
 

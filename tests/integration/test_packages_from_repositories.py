@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_protocol.errors import FleetError
-from tests.fakes.debian import NEEDS_APT, NEEDS_DPKG, Deb, Repository, make_deb, release_of
+from tests.fakes.debian import NEEDS_APT, NEEDS_DPKG, Repository, make_deb
 from tests.fakes.package_scene import PackageScene, app, package_scene
 
 pytestmark = [NEEDS_DPKG, NEEDS_APT]
@@ -24,10 +23,6 @@ def repository(scene: PackageScene, tmp_path: Path) -> Repository:
     found.offer()
     found.serve(scene.root)
     return found
-
-
-def fetching(scene: PackageScene, *remote: Deb) -> FleetError:
-    return scene.device.refused("fetch", release=release_of(remote=remote, tree={"x": b"x"}))
 
 
 def test_a_named_package_comes_from_the_repository(scene: PackageScene, repository: Repository) -> None:
@@ -49,7 +44,6 @@ def test_a_named_package_comes_from_the_repository(scene: PackageScene, reposito
 def test_what_was_fetched_before_needs_no_repository(scene: PackageScene, repository: Repository) -> None:
     tool = make_deb("tool", "2.0")
     repository.offer(tool)
-    scene.device.run("fetch", release=release_of(remote=[tool], tree={"x": b"x"}), **{}) if False else None
     scene.stage(app(1), remote=[tool])
     repository.offer()
     scene.activate(*scene.stage(app(1), remote=[tool]))
@@ -60,7 +54,8 @@ def test_other_bytes_under_the_same_version_are_refused(scene: PackageScene, rep
     """Attack B3, by the repository or whoever built the package again."""
     repository.offer(make_deb("tool", "2.0", files={"usr/lib/tool/more": "x"}))
     assert scene.refused(app(1), remote=[make_deb("tool", "2.0")]).code == "digest"
-    assert scene.left_over() != [] or not scene.device.slot("a").exists()
+    left = [path.name for path in (scene.device.state_dir / "cache").iterdir()]
+    assert left == [artifact(app(1)).sha256]
 
 
 def test_a_version_that_is_not_there_is_the_releases_fault(scene: PackageScene, repository: Repository) -> None:

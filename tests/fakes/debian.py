@@ -68,6 +68,7 @@ def make_deb(
     files: Mapping[str, str] | None = None,
     conffiles: Mapping[str, str] | None = None,
     scripts: Mapping[str, str] | None = None,
+    executables: Sequence[str] = (),
     **fields: str,
 ) -> Deb:
     """A package with these files and scripts; a file `usr/lib/<name>/version` says which it is."""
@@ -90,7 +91,8 @@ def make_deb(
         for path, text in content.items():
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
             (tree / path).write_text(text)
-            (tree / path).chmod(0o755 if path.removeprefix("DEBIAN/") in (scripts or {}) else 0o644)
+            runs = path in executables or path.removeprefix("DEBIAN/") in (scripts or {})
+            (tree / path).chmod(0o755 if runs else 0o644)
         for directory in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
             directory.chmod(0o755)
         out = Path(place) / "out.deb"

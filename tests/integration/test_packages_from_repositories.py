@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.debian import NEEDS_APT, NEEDS_DPKG, Repository, make_deb
+from tests.fakes.debian import NEEDS_APT, NEEDS_DPKG, Repository, artifact, make_deb
 from tests.fakes.package_scene import PackageScene, app, package_scene
 
 pytestmark = [NEEDS_DPKG, NEEDS_APT]

@@ -12,7 +12,18 @@ from typing import Annotated, Any, Final
 import typer
 from securesystemslib.signer._key import Key
 
-from firmware_tools import catalogue, ceremony, export, inspection, keys, pack_options, packing, rotation, signing
+from firmware_tools import (
+    catalogue,
+    ceremony,
+    debian,
+    export,
+    inspection,
+    keys,
+    pack_options,
+    packing,
+    rotation,
+    signing,
+)
 from firmware_tools import verification as verifying
 from firmware_tools.ceremony import Expiry
 from firmware_tools.files import write_atomically
@@ -144,7 +155,8 @@ def pack(
     if as_json:
         terminal.show(to_value(found) | {"artifact": str(place)})
         return
-    terminal.say(f"packed {place}", *release_lines(found.custom, found.length, found.sha256))
+    needs = debian.needs_lines(tree) if spec.kind == "package" else []
+    terminal.say(f"packed {place}", *release_lines(found.custom, found.length, found.sha256), *needs)
 
 
 @app.command()

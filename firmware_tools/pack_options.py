@@ -9,6 +9,7 @@ exec = ["bin/serve", "--port", "${PORT}"]
 stop_s = 10
 text = "what is new, for people"
 part = "web"                         # only where a release has several artifacts for one class
+dependencies = "repository"          # kind package: what they need may come from the device's own repositories
 
 [check]
 http = "http://127.0.0.1:${PORT}/health"   # or exec = "bin/check"
@@ -20,20 +21,24 @@ failures = 3
 package = "my-runtime"
 sha256 = "..."
 
+[[repository]]                       # kind package: one that devices get from their own repositories
+deb = "mirror/my-tool_2.0-1_arm64.deb"     # or name, version and packages = "Packages.xz"
+
 [unit]: see unit_options
 """
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from firmware_tools.debian import from_repository
 from firmware_tools.packing import OPTIONS_NAME, ReleaseSpec
 from firmware_tools.unit_options import unit_of
 from fleet_protocol.catalogue import Requirement
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.ids import shown
-from fleet_protocol.install import HealthCheck
+from fleet_protocol.install import Dependencies, HealthCheck
 
 PACKED_KINDS: Final = ("service", "files", "driver", "package")
 _NEEDED: Final = ("package", "version", "counter", "kind", "classes")
@@ -50,6 +55,8 @@ _TYPES: Final[Mapping[str, type]] = {
     "text": str,
     "part": str,
     "unit": dict,
+    "repository": list,
+    "dependencies": str,
 }
 _CHECK_DEFAULTS: Final = {"interval_s": 5, "timeout_s": 3, "failures": 3}
 
@@ -74,6 +81,8 @@ def read(path: Path) -> dict[str, Any]:
             raise PolicyError("bad-request", f"{path}: there is no option {shown(name)}")
         if type(value) is not wanted:
             raise PolicyError("bad-request", f"{path}: {name} must be a {wanted.__name__}")
+    if "repository" in options:
+        options["repository"] = list(from_repository(options["repository"], path.parent))
     return options
 
 
@@ -99,9 +108,17 @@ def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
             text=options.get("text", ""),
             part=options.get("part", ""),
             unit=unit_of(options["unit"]) if "unit" in options else None,
+            repository=tuple(options.get("repository", ())),
+            dependencies=_dependencies(options.get("dependencies", "release")),
         )
     except ProtocolError as error:
         raise PolicyError("bad-request", error.detail) from None
+
+
+def _dependencies(value: str) -> Dependencies:
+    if value not in get_args(Dependencies):
+        raise PolicyError("bad-request", f"dependencies must be one of {', '.join(get_args(Dependencies))}")
+    return "repository" if value == "repository" else "release"
 
 
 def _strings(values: list[Any], name: str) -> list[str]:

@@ -15,14 +15,14 @@ from typing import IO, Final
 
 import zstandard
 
-from firmware_tools import description
+from firmware_tools import debian, description
 from firmware_tools.artifact import CHUNK
 from firmware_tools.description import Description
 from firmware_tools.unit_options import check_unit
 from fleet_protocol.archive import WINDOW_SIZE, MemberNames
 from fleet_protocol.catalogue import Kind, Requirement, TargetInfo
 from fleet_protocol.errors import PolicyError, ProtocolError
-from fleet_protocol.install import HealthCheck, Install, Unit
+from fleet_protocol.install import DebianPackage, Dependencies, HealthCheck, Install, Unit
 
 LEVEL: Final = 19
 OPTIONS_NAME: Final = "fairlead.toml"
@@ -46,6 +46,9 @@ class ReleaseSpec:
     part: str = ""
     """Its name among the artifacts of the release that are for one class."""
     unit: Unit | None = None
+    repository: tuple[DebianPackage, ...] = ()
+    """Debian packages that devices get from their own repositories."""
+    dependencies: Dependencies = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,14 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
             unpacked_files=files,
             precursors=(),
             requires=spec.requires,
-            install=Install(exec=spec.exec, stop_s=spec.stop_s, check=spec.check, unit=spec.unit),
+            install=Install(
+                exec=spec.exec,
+                stop_s=spec.stop_s,
+                check=spec.check,
+                unit=spec.unit,
+                packages=_packages(source, spec),
+                dependencies=spec.dependencies,
+            ),
             text=spec.text,
             part=spec.part,
         )
@@ -102,10 +112,20 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
     return Description(path=description.target_path(info), length=length, sha256=sha256, custom=info)
 
 
+def _packages(source: Path, spec: ReleaseSpec) -> tuple[DebianPackage, ...]:
+    if spec.kind == "package":
+        return debian.packages(source, spec.package, spec.repository)
+    if spec.repository or spec.dependencies != "release":
+        raise PolicyError("bad-request", "repository and dependencies are for kind package")
+    return ()
+
+
 def _check_runs(source: Path, spec: ReleaseSpec) -> None:
     """A release that could never start is refused here, not on a thousand devices."""
     if spec.kind == "service" and not spec.exec and spec.unit is None:
         raise PolicyError("bad-request", "a service needs exec, the program to run and its arguments, or a unit")
+    if spec.kind == "package" and spec.exec:
+        raise PolicyError("bad-request", "exec is for services: what a Debian package runs, it starts by itself")
     if spec.unit is not None:
         if spec.kind != "service":
             raise PolicyError("bad-request", "a unit is for releases of kind service")

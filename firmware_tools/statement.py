@@ -7,6 +7,7 @@ from datetime import datetime
 
 from tuf.api.metadata import Metadata, Root, Targets
 
+from firmware_tools import debian
 from firmware_tools.keys import name_of
 from firmware_tools.metadata import entry, floors
 from firmware_tools.root_chain import RootDocument
@@ -62,6 +63,7 @@ def release_lines(info: TargetInfo, length: int, sha256: str) -> list[str]:
         lines += [plain(line) for line in unit_lines(info.install.unit)]
     if info.install.check is not None:
         lines.append(f"  is well when: {_check(info.install.check)}")
+    lines += debian.release_lines(info.install)
     lines += [f"  requires {wanted.package} {wanted.sha256}" for wanted in info.requires]
     return lines + ([f"  says: {plain(info.text)}"] if info.text else [])
 

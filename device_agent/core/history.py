@@ -8,12 +8,16 @@ from device_agent.core.events import Moment
 from device_agent.core.plan import PlannedDeployment
 from device_agent.core.record import Failure, Record
 from fleet_protocol import limits
+from fleet_protocol.errors import CODES, Fault
 
 TRIES: Final = 3
 """Attempts at one deployment before somebody has to tell the device to try again."""
 KEPT: Final = limits.DEPLOYMENTS
 """As many as a manifest can name, so that no failure that matters is ever forgotten."""
-TRANSIENT: Final = frozenset({"no-space", "io", "worker", "interrupted", "in-use", "locked"})
+TRANSIENT: Final = frozenset(
+    {"no-space", "io", "worker", "interrupted", "in-use", "locked"}
+    | {code.name for code in CODES.values() if code.fault is Fault.TRANSPORT}
+)
 """Codes that may be gone by the next try; all others say something about the release."""
 RETRY_FIRST_S: Final = 60.0
 BY_OPERATOR: Final = "rolled back by operator"

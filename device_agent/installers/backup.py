@@ -46,14 +46,16 @@ class Backup:
         found: Mapping[str, Any] = kept["facts"]
         return found
 
-    def keep(self, path: str) -> None:
-        """Rules 1 and 2: the path may be changed from now on. Raises InstallError `occupied` for a directory."""
+    def keep(self, *paths: str) -> None:
+        """Rules 1 and 2: the paths may be changed from now on. Raises InstallError `occupied` for a directory."""
         kept = self._read()
         files = dict(kept.get("files", {}))
-        if path in files:
+        fresh = [path for path in dict.fromkeys(paths) if path not in files]
+        if not fresh:
             return
-        files[path] = self._copy(path, str(len(files)))
-        crash_point("backup.after_copy")
+        for path in fresh:
+            files[path] = self._copy(path, str(len(files)))
+            crash_point("backup.after_copy")
         self._write(kept | {"files": files})
         crash_point("backup.after_list")
 

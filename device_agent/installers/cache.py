@@ -1,10 +1,11 @@
-"""The cache of downloads: `<sha256>`, `<sha256>.part`, `<sha256>.etag`, and what is remembered of mirrors."""
+"""The cache of downloads: `<sha256>`, `<sha256>.part`, `<sha256>.etag`, what is remembered of mirrors, and what apt
+is at."""
 
 import re
 from pathlib import Path
 from typing import Final
 
-from device_agent.adapters.files import fsync_dir
+from device_agent.adapters.files import fsync_dir, remove_tree
 
 _DOWNLOAD: Final = re.compile(r"[0-9a-f]{64}(\.part|\.etag|\.etag\.new)?")
 
@@ -16,4 +17,5 @@ def empty_cache(cache: Path) -> None:
     for path in cache.iterdir():
         if _DOWNLOAD.fullmatch(path.name):
             path.unlink(missing_ok=True)
+    remove_tree(cache / "apt")
     fsync_dir(cache)

@@ -22,11 +22,13 @@ class Ran:
 
     status: int
     output: str
+    errors: str = ""
+    """What it said on standard error, where that was asked for apart."""
 
     @property
     def last_words(self) -> str:
         """Its last line, for people."""
-        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        lines = [line.strip() for line in (self.output + self.errors).splitlines() if line.strip()]
         return lines[-1][:300] if lines else f"status {self.status}"
 
 
@@ -53,10 +55,15 @@ class Programs:
         environment: Mapping[str, str] | None = None,
         user: int | None = None,
         group: int | None = None,
+        directory: Path = Path("/"),
+        told: bytes = b"",
         most_bytes: int = _OUTPUT_MOST,
+        apart: bool = False,
     ) -> Ran:
-        """Run it to its end; output and errors are read together, and the last `most_bytes` are kept. `user` is
-        another uid to run as, `group` its gid: such a program has no other group.
+        """Run it to its end in `directory`, reading `told`; of what it writes the last `most_bytes` are kept.
+
+        `user` is another uid to run as, `group` its gid: such a program has no other group. Output and errors are
+        read together, unless `apart` keeps the errors out of the output.
 
         Raises InstallError `unsupported` where the device has no such program, `start` where it does not end in time.
         """
@@ -71,10 +78,11 @@ class Programs:
                 user=user,
                 group=group,
                 extra_groups=None if user is None else (),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
+                cwd=directory,
+                input=told or None,
+                stdin=None if told else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.PIPE if apart else subprocess.STDOUT,
                 timeout=timeout_s,
                 check=False,
             )
@@ -82,7 +90,8 @@ class Programs:
             raise InstallError(
                 "start", f"{program} {' '.join(arguments)[:200]} did not end in {timeout_s:g} s"
             ) from None
-        return Ran(done.returncode, done.stdout[-most_bytes:].decode("utf-8", "replace"))
+        errors = (done.stderr or b"")[-_OUTPUT_MOST:].decode("utf-8", "replace")
+        return Ran(done.returncode, done.stdout[-most_bytes:].decode("utf-8", "replace"), errors)
 
     def _find(self, program: str) -> str | None:
         for directory in self._path.split(":"):

@@ -6,6 +6,7 @@ from typing import Final
 
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.files import FilesInstaller
+from device_agent.installers.package import PackageInstaller
 from device_agent.installers.port import Device, Installer, Part, PartId
 from device_agent.installers.programs import Programs, search_path
 from device_agent.installers.service import ServiceInstaller
@@ -18,6 +19,7 @@ from fleet_protocol.errors import InstallError
 
 INSTALLERS: Final[Mapping[Kind, Callable[[Device], Installer]]] = {
     "files": FilesInstaller,
+    "package": PackageInstaller,
     "service": ServiceInstaller,
 }
 ORDER: Final[tuple[Kind, ...]] = ("package", "driver", "files", "service", "image", "agent")

@@ -49,6 +49,10 @@ class Slots:
         """The active slot's directory, by the link."""
         return self._link
 
+    def debs(self, slot: SlotName) -> Path:
+        """Where Debian packages are that belong to the slot and did not come in an artifact; gone with its content."""
+        return self.path(slot).with_suffix(".debs")
+
     def active(self) -> SlotName | None:
         """What the link says; InstallError `altered` where it says something that no agent wrote."""
         target = read_link(self._link)
@@ -110,6 +114,7 @@ class Slots:
         self._check_spare(slot)
         if self._root.is_dir():
             self.settle(slot)
+            remove_tree(self.debs(slot))
             remove_tree(self.path(slot))
 
     def _check_spare(self, slot: SlotName) -> None:

@@ -1,5 +1,6 @@
 """What every installer keeps, whatever its kind: the rules of device_agent/installers/port.py."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fleet_protocol.catalogue import KINDS
 from fleet_protocol.errors import InstallError
 from fleet_protocol.install import HealthCheck, Unit
 from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache, read_tree
+from tests.fakes.debian import DebianRoot, artifact, make_deb, packages_in, release_of
 from tests.fakes.install_driver import DeviceUnderTest, device_under_test
 from tests.fakes.systemd import fake_systemd
 
@@ -23,8 +25,9 @@ ARTIFACTS = {
     version: packed({**PROGRAMS, "app.service": UNIT, "version": b"%d" % version}, dict.fromkeys(PROGRAMS, 0o755))
     for version in (1, 2, 3)
 }
+DEBS = {version: make_deb("app", f"{version}.0") for version in (1, 2, 3)} if shutil.which("dpkg-deb") else {}
 Kinds = tuple[str, ...]
-SINGLE: list[Kinds] = [(kind,) for kind in INSTALLERS]
+SINGLE: list[Kinds] = [(kind,) for kind in INSTALLERS if kind != "package" or shutil.which("dpkg-deb")]
 MIXED: list[Kinds] = [("service", "files"), ("files", "service")]
 """`unit` is a service that brings a unit of its own."""
 SCENES = [
@@ -57,7 +60,8 @@ def kinds(scene: Scene) -> Kinds:
 
 @pytest.fixture
 def device(tmp_path: Path, scene: Scene) -> Iterator[DeviceUnderTest]:
-    """Below a system root with a systemd; what the kinds are run by is in the scene."""
+    """Below a system root with a systemd and a dpkg; what the kinds are run by is in the scene."""
+    DebianRoot(tmp_path / "root")
     with (
         fake_systemd(tmp_path / "root") as systemd,
         device_under_test(tmp_path, service_manager=scene[0], system_root=systemd.root) as found,
@@ -71,6 +75,8 @@ def extra(version: int) -> Any:
 
 def release(kinds: Kinds, version: int, check: HealthCheck | None = None) -> PlannedRelease:
     """One part for each kind; where there are two, the service holds the program."""
+    if kinds == ("package",):
+        return release_of(DEBS[version], version=version, check=check, tree=tree_of(version))
     several = len(kinds) > 1
     targets = []
     for kind in kinds:
@@ -91,8 +97,14 @@ def release(kinds: Kinds, version: int, check: HealthCheck | None = None) -> Pla
     return found
 
 
+def tree_of(version: int) -> dict[str, bytes]:
+    """What an artifact of packages holds beside them."""
+    return {**PROGRAMS, "version": b"%d" % version}
+
+
 def stage(device: DeviceUnderTest, wanted: PlannedRelease, slot: Any, active: Any) -> str:
     put_in_cache(device.state_dir, *ARTIFACTS.values(), *(extra(version) for version in (1, 2, 3)))
+    put_in_cache(device.state_dir, *(artifact(deb, tree=tree_of(version)) for version, deb in DEBS.items()))
     return str(device.run("stage", release=wanted, slot=slot, active=active)["tree"])
 
 
@@ -107,6 +119,9 @@ def installed(
 def runs(device: DeviceUnderTest, kinds: Kinds, slot: Any, version: int | None) -> None:
     """The slot is active, holds the version, and its service runs out of it."""
     assert device.current() == slot
+    if kinds == ("package",):
+        installed = packages_in(device.settings.system_root)
+        assert installed == ({} if version is None else {"app": f"{version}.0"})
     statuses = device.services.list()
     if version is None:
         assert statuses == []

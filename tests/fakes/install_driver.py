@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -34,6 +34,8 @@ class DeviceUnderTest:
     root: Path
     settings: AgentSettings
     progress: list[float] = field(default_factory=list)
+    command: Sequence[str] = (sys.executable, "-m", "device_agent.worker")
+    """How a worker is started."""
 
     @property
     def state_dir(self) -> Path:
@@ -66,9 +68,8 @@ class DeviceUnderTest:
         """The operation in a worker process; None where it died, its error raised where it answered with one."""
         environment = dict(os.environ) | ({ENVIRONMENT: crash_at} if crash_at else {})
         request = {"op": op, "args": _plain({**_USUAL.get(op, {}), **args}), "config": str(self.root / "agent.toml")}
-        command = [sys.executable, "-m", "device_agent.worker"]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+        with subprocess.Popen(self.command, env=environment, start_new_session=True, **pipes) as process:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()

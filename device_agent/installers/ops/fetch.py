@@ -11,7 +11,8 @@ from device_agent.worker.context import WorkerContext
 
 
 def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
-    """`{"release"}` -> `{}`: every artifact is in the cache, whole, verified and synced."""
+    """`{"release"}` -> `{}`: every artifact is in the cache, whole, verified and synced, and so is every package that
+    the device has to get from its own repositories."""
     release = from_json(PlannedRelease, args["release"])
     total = sum(target.length for target in release.targets) or 1
     before, told = 0, -1.0
@@ -29,4 +30,9 @@ def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
         with storing(f"downloading {target.path}"):
             downloader.fetch(target)
         before += target.length
+    if any(package.file is None for target in release.targets for package in target.install.packages):
+        from device_agent.installers.package_fetch import fetch_packages  # noqa: PLC0415 - few releases need apt
+
+        with storing("downloading packages"):
+            fetch_packages(release, settings.state_dir / "cache", settings.system_root)
     return {}

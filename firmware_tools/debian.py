@@ -1,0 +1,139 @@
+"""The Debian packages of a release: measured from the .debs, never asked for."""
+
+import gzip
+import lzma
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from firmware_tools import deb_file
+from firmware_tools.deb_file import DebFile
+from fleet_protocol.errors import PolicyError, ProtocolError
+from fleet_protocol.install import DebianPackage, Install
+
+_READERS: Final[Mapping[str, Any]] = {".gz": gzip.open, ".xz": lzma.open}
+_DEPENDS: Final = ("pre-depends", "depends")
+
+
+def packages(source: Path, raw_name: str, repository: Sequence[DebianPackage]) -> tuple[DebianPackage, ...]:
+    """Every .deb of a tree, or the only one that `source` is, then those that devices get from their repositories.
+
+    Raises PolicyError `bad-request` where there is none, or one name twice.
+    """
+    brought = [_described(path, name) for name, path in _debs(source, raw_name)]
+    found = (*brought, *repository)
+    names = [package.name for package in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        detail = f"{twice[0]} is there more than once: pack one artifact for each architecture, with its own classes"
+        raise PolicyError("bad-request", detail)
+    if not found:
+        raise PolicyError("bad-request", f"there is no .deb in {source}, and no package of a repository is named")
+    return found
+
+
+def needs_lines(source: Path) -> list[str]:
+    """What the .debs of a tree need and do not bring, for people: devices must have it already."""
+    debs = [deb_file.read(path) for _, path in _debs(source, "")]
+    provided = {deb.name for deb in debs} | {_name(text) for deb in debs for text in _list(deb, "provides")}
+    wanted = {text for deb in debs for field in _DEPENDS for text in _list(deb, field)}
+    missing = sorted(text for text in wanted if not any(_name(one) in provided for one in text.split("|")))
+    return [f"  needs on the device: {', '.join(missing)}"] if missing else []
+
+
+def release_lines(install: Install) -> list[str]:
+    """What becomes of a device's packages, in words."""
+    lines = []
+    for package in install.packages:
+        source = "out of the artifact" if package.file is not None else "from the device's own repositories"
+        lines.append(f"  installs {package.name} {package.version} ({package.architecture}) {source}")
+        lines.append(f"    sha256 {package.sha256}")
+    if install.packages and install.dependencies == "repository":
+        lines.append("  MAY INSTALL more packages that these need, whatever the device's own repositories have")
+    return lines
+
+
+def from_repository(options: Iterable[Any], directory: Path) -> Iterator[DebianPackage]:
+    """The packages of `[[repository]]`: each `deb = "FILE"`, or `name`, `version` and `packages = "FILE"`, a Packages
+    file as repositories have it. Paths are relative to `directory`."""
+    for option in options:
+        if isinstance(option, dict) and set(option) == {"deb"}:
+            yield _described(directory / str(option["deb"]), None)
+        elif isinstance(option, dict) and {"name", "version", "packages"} <= set(option) <= {*_NAMED}:
+            yield _listed(directory / str(option["packages"]), {key: str(value) for key, value in option.items()})
+        else:
+            detail = "each of repository has deb, or name, version and packages (and may have architecture)"
+            raise PolicyError("bad-request", detail)
+
+
+_NAMED: Final = ("name", "version", "architecture", "packages")
+
+
+def _debs(source: Path, raw_name: str) -> Iterator[tuple[str, Path]]:
+    """The name in the artifact, and the file."""
+    if source.is_file():
+        yield raw_name, source
+        return
+    for path in sorted(source.rglob("*.deb")):
+        yield path.relative_to(source).as_posix(), path
+
+
+def _described(path: Path, file: str | None) -> DebianPackage:
+    deb = deb_file.read(path)
+    try:
+        return DebianPackage(
+            name=deb.name, version=deb.version, architecture=deb.architecture, sha256=deb.sha256, file=file
+        )
+    except ProtocolError as error:
+        raise PolicyError("bad-request", f"{path}: {error.detail}") from None
+
+
+def _listed(path: Path, wanted: Mapping[str, str]) -> DebianPackage:
+    """The one package of a Packages file that is meant."""
+    found = [fields for fields in _paragraphs(path) if _is_it(fields, wanted)]
+    digests = {(fields.get("architecture", ""), fields.get("sha256", "")) for fields in found}
+    what = f"{wanted['name']} {wanted['version']}"
+    if len(digests) != 1:
+        many = f"{what} is in {path} for several architectures: say which" if digests else f"{path} has no {what}"
+        raise PolicyError("bad-request", many)
+    ((architecture, sha256),) = digests
+    try:
+        return DebianPackage(
+            name=wanted["name"], version=wanted["version"], architecture=architecture, sha256=sha256, file=None
+        )
+    except ProtocolError as error:
+        raise PolicyError("bad-request", f"{path}: {what}: {error.detail}") from None
+
+
+def _is_it(fields: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    same = (fields.get("package"), fields.get("version")) == (wanted["name"], wanted["version"])
+    return same and fields.get("architecture") == wanted.get("architecture", fields.get("architecture"))
+
+
+def _paragraphs(path: Path) -> Iterator[Mapping[str, str]]:
+    try:
+        with _READERS.get(path.suffix, Path.open)(path, "rb") as file:
+            yield from map(deb_file.paragraph, _blocks(file))
+    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+        raise PolicyError("bad-request", f"{path} is not a Packages file: {error}") from None
+
+
+def _blocks(file: IO[bytes]) -> Iterator[str]:
+    lines: list[str] = []
+    for line in file:
+        text = line.decode("utf-8")
+        if text.strip():
+            lines.append(text)
+        elif lines:
+            yield "".join(lines)
+            lines = []
+    if lines:
+        yield "".join(lines)
+
+
+def _list(deb: DebFile, field: str) -> list[str]:
+    return [" ".join(text.split()) for text in deb.fields.get(field, "").split(",") if text.strip()]
+
+
+def _name(text: str) -> str:
+    return text.split("(", maxsplit=1)[0].split(":", maxsplit=1)[0].strip()

@@ -34,6 +34,8 @@ class DeviceUnderTest:
     root: Path
     settings: AgentSettings
     progress: list[float] = field(default_factory=list)
+    kernel: Any = None
+    """The fake kernel below its system root, where the test has one."""
 
     @property
     def state_dir(self) -> Path:

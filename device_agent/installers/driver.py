@@ -201,14 +201,15 @@ class DriverInstaller:
         for target in targets:
             if self._kernel.loaded(target.module) is not None and not self._is_right(target):
                 self._kernel.unload(target.module, ours)
-        missing = [target for target in due if not self._is_right(target)]
-        for target in missing:
-            self._kernel.load(target.module)
+        for target in due:
+            if self._kernel.loaded(target.module) is None:  # another may have brought it along
+                self._kernel.load(target.module)
+                self._stamp(attempt)
         for target in targets:
             loaded = self._kernel.loaded(target.module)
             if loaded is not None and not loaded.is_of(target.build):
                 raise InstallError("altered", f"{target.module}: loaded is {loaded.build}, installed {target.build}")
-        if due and (missing or attempt.hold.loaded_s is None):
+        if due and attempt.hold.loaded_s is None:
             self._stamp(attempt)
 
     def _load_committed(self, attempt: DriverAttempt) -> None:

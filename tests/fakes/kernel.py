@@ -67,10 +67,9 @@ class FakeKernel:
         place.mkdir(parents=True)
         (place / "modalias").write_text(f"{modalias}\n")
 
-    def tear_index(self) -> None:
-        """As a power cut in depmod may leave it."""
-        index = self.tree() / "modules.dep"
-        index.write_bytes(index.read_bytes()[: index.stat().st_size // 3])
+    def kill_at(self, call: int, when: str) -> None:
+        """The process group that makes this call of a tool, counted from 1, is gone: `before`, `after` or `torn`."""
+        (self.root / "fake/kill-at").write_text(f"{call} {when}")
 
     def loaded(self) -> dict[str, str]:
         """The version of each loaded module."""

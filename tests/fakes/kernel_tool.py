@@ -113,7 +113,7 @@ class Machine:
     def refcnt(self, name: str) -> int:
         """Modules and live processes that use it; what /sys shows is put right."""
         users = self.root / "fake/users" / name
-        live = [pid for pid in (users.iterdir() if users.is_dir() else ()) if Path(f"/proc/{pid.name}").exists()]
+        live = [path for path in (users.iterdir() if users.is_dir() else ()) if _is_alive(path.name)]
         count = len(live) + len(list((self.modules / name / "holders").iterdir()))
         (self.modules / name / "refcnt").write_text(f"{count}\n")
         return count
@@ -123,8 +123,12 @@ class Machine:
         tree = self.root / "lib/modules" / release
         paths = [path for path in sorted(tree.rglob("*.ko*")) if path.suffix in (".ko", ".xz")]
         found: dict[str, Path] = {}
+        rules = [path.read_text().split() for path in self.root.glob("etc/depmod.d/*.conf")]
+        preferred = {(rule[1], rule[3]) for rule in rules if rule[0] == "override"}
         for path in sorted(paths, key=lambda path: path.relative_to(tree).parts[0] != "updates"):
-            found.setdefault(name_of(path.name), path)
+            name, directory = name_of(path.name), path.relative_to(tree).parts[0]
+            if name not in found or (name, directory) in preferred:
+                found[name] = path
         rows = []
         for path in found.values():
             info = dict(reversed(INFO.findall(read(path))))
@@ -135,7 +139,8 @@ class Machine:
 
     def boot(self) -> None:
         """What comes by itself: modules-load.d, and modules that devices ask for."""
-        wanted = [line.strip() for path in sorted(self.root.glob("etc/modules-load.d/*.conf")) for line in path.open()]
+        lists = sorted(self.root.glob("etc/modules-load.d/*.conf"))
+        wanted = [line for path in lists for line in path.read_text().splitlines()]
         devices = [path.read_text().strip() for path in self.root.glob("sys/bus/*/devices/*/modalias")]
         for path, _ in self._index():
             aliases = [value.decode() for key, value in INFO.findall(read(self.tree / path)) if key == b"alias"]
@@ -186,11 +191,22 @@ def read(path: Path) -> bytes:
     return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
 
 
+def _is_alive(pid: str) -> bool:
+    """A zombie has nothing open any more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def main(program: Path, arguments: list[str]) -> int:
     """Exit status as the real ones have it."""
     machine = Machine(program.parents[2])
     with (machine.root / "fake/calls").open("a") as calls:
         calls.write(" ".join([program.name, *arguments]) + "\n")
+    when = _kill_now(machine.root)
+    if when == "before":
+        os.killpg(0, signal.SIGKILL)
     try:
         match program.name, arguments:
             case "modprobe", [name]:
@@ -206,7 +222,22 @@ def main(program: Path, arguments: list[str]) -> int:
     except ToolError as error:
         sys.stderr.write(f"{program.name}: {error}\n")
         return 1
+    if when == "torn" and program.name == "depmod":
+        index = machine.root / "lib/modules" / arguments[0] / "modules.dep"
+        index.write_bytes(index.read_bytes()[: index.stat().st_size // 3])
+    if when is not None:
+        os.killpg(0, signal.SIGKILL)
     return 0
+
+
+def _kill_now(root: Path) -> str | None:
+    """Whether this is the call at which all that runs shall be gone: before it, after it, or with a torn index."""
+    place = root / "fake/kill-at"
+    if not place.exists():
+        return None
+    left, when = place.read_text().split()
+    place.write_text(f"{int(left) - 1} {when}")
+    return when if left == "1" else None
 
 
 if __name__ == "__main__":

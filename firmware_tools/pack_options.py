@@ -21,6 +21,7 @@ package = "my-runtime"
 sha256 = "..."
 
 [unit]: see unit_options
+[driver]: see driver_files
 """
 
 import tomllib
@@ -28,6 +29,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from firmware_tools.driver_files import load_of
 from firmware_tools.packing import OPTIONS_NAME, ReleaseSpec
 from firmware_tools.unit_options import unit_of
 from fleet_protocol.catalogue import Requirement
@@ -50,6 +52,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "text": str,
     "part": str,
     "unit": dict,
+    "driver": dict,
 }
 _CHECK_DEFAULTS: Final = {"interval_s": 5, "timeout_s": 3, "failures": 3}
 
@@ -84,6 +87,8 @@ def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
         raise PolicyError("bad-request", f"missing: {', '.join(missing)}; give options or a {OPTIONS_NAME}")
     if options["kind"] not in PACKED_KINDS:
         raise PolicyError("bad-request", f"kind must be one of {', '.join(PACKED_KINDS)}")
+    if "driver" in options and options["kind"] != "driver":
+        raise PolicyError("bad-request", "[driver] and --load are for releases of kind driver")
     try:
         check = options.get("check")
         return ReleaseSpec(
@@ -99,6 +104,7 @@ def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
             text=options.get("text", ""),
             part=options.get("part", ""),
             unit=unit_of(options["unit"]) if "unit" in options else None,
+            load=load_of(options.get("driver", {})),
         )
     except ProtocolError as error:
         raise PolicyError("bad-request", error.detail) from None

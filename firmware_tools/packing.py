@@ -18,6 +18,7 @@ import zstandard
 from firmware_tools import description
 from firmware_tools.artifact import CHUNK
 from firmware_tools.description import Description
+from firmware_tools.driver_files import driver_of
 from firmware_tools.unit_options import check_unit
 from fleet_protocol.archive import WINDOW_SIZE, MemberNames
 from fleet_protocol.catalogue import Kind, Requirement, TargetInfo
@@ -46,6 +47,8 @@ class ReleaseSpec:
     part: str = ""
     """Its name among the artifacts of the release that are for one class."""
     unit: Unit | None = None
+    load: bool = True
+    """Whether a driver is loaded at every boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
             unpacked_files=files,
             precursors=(),
             requires=spec.requires,
-            install=Install(exec=spec.exec, stop_s=spec.stop_s, check=spec.check, unit=spec.unit),
+            install=_install(source, spec),
             text=spec.text,
             part=spec.part,
         )
@@ -102,6 +105,11 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
     return Description(path=description.target_path(info), length=length, sha256=sha256, custom=info)
 
 
+def _install(source: Path, spec: ReleaseSpec) -> Install:
+    driver = driver_of(source, spec.classes, load=spec.load) if spec.kind == "driver" else None
+    return Install(exec=spec.exec, stop_s=spec.stop_s, check=spec.check, unit=spec.unit, driver=driver)
+
+
 def _check_runs(source: Path, spec: ReleaseSpec) -> None:
     """A release that could never start is refused here, not on a thousand devices."""
     if spec.kind == "service" and not spec.exec and spec.unit is None:
@@ -110,6 +118,8 @@ def _check_runs(source: Path, spec: ReleaseSpec) -> None:
         if spec.kind != "service":
             raise PolicyError("bad-request", "a unit is for releases of kind service")
         check_unit(source, spec.unit)
+    if spec.kind == "driver" and spec.exec:
+        raise PolicyError("bad-request", "a driver runs no program: exec is for services")
     programs = [spec.exec[0]] if spec.exec else []
     if spec.check is not None and spec.check.kind == "exec":
         programs.append(spec.check.target)

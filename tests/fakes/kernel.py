@@ -1,4 +1,4 @@
-"""A device whose kernel is a directory: the system root that a driver is installed into, and what a boot makes of it."""
+"""A device whose kernel is a directory: the system root for drivers, and what a boot makes of it."""
 
 import shutil
 import sys

@@ -13,7 +13,9 @@ from fleet_protocol.errors import ProtocolError
 from fleet_protocol.module_file import MACHINES, Machine, ModuleFile, read_module
 from tests.fakes.elf import Module
 
-GOOD = Module(depends=("core-drv", "other"), aliases=("pci:v*d1*", "usb:v*"), says={"license": "GPL", "parm": "n:a (int)"})
+GOOD = Module(
+    depends=("core-drv", "other"), aliases=("pci:v*d1*", "usb:v*"), says={"license": "GPL", "parm": "n:a (int)"}
+)
 GOODS = [replace(GOOD, machine=machine) for machine in MACHINES.values()]
 
 
@@ -24,7 +26,7 @@ def refusal(data: bytes) -> str:
     return caught.value.detail
 
 
-@pytest.mark.parametrize("good", GOODS, ids=[name for name in MACHINES])
+@pytest.mark.parametrize("good", GOODS, ids=list(MACHINES))
 def test_a_good_module_is_read_on_every_machine(good: Module) -> None:
     assert read_module(good.file()) == ModuleFile(
         machine=good.machine,
@@ -140,7 +142,9 @@ def test_an_altered_module_is_a_module_or_a_refusal(good: Module, edits: list[tu
 
 
 @settings(max_examples=300)
-@given(good=st.sampled_from(GOODS), field=st.integers(0, 59), value=st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**64 - 1]))
+@given(
+    good=st.sampled_from(GOODS), field=st.integers(0, 59), value=st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**64 - 1])
+)
 def test_numbers_that_reach_beyond_the_file_are_refused(good: Module, field: int, value: int) -> None:
     """Each field of the section table in turn is huge, zero or one."""
     width = 8 if good.machine.bits == 64 else 4

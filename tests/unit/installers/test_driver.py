@@ -313,7 +313,9 @@ def test_a_first_installation_that_is_undone_leaves_the_module_unloaded(device: 
     assert (device.kernel.system(), device.kernel.loaded()) == (before, {})
 
 
-@pytest.mark.parametrize(("module", "asked"), [("pci:v00001AF4d*", True), ("pci:v00001AF5d*", False), ("virtio", False)])
+@pytest.mark.parametrize(
+    ("module", "asked"), [("pci:v00001AF4d*", True), ("pci:v00001AF5d*", False), ("virtio", False)]
+)
 def test_a_driver_that_no_boot_loads_is_loaded_where_a_device_asks(
     device: DeviceUnderTest, module: str, asked: bool
 ) -> None:

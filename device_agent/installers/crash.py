@@ -46,7 +46,7 @@ CRASH_POINTS: Final = (
     "unit.after_reread",
     "unit.after_let_go",
     "unit.after_forget",
-    "driver.after_hold",
+    "driver.after_ban",
     "driver.before_file",
     "driver.after_file",
     "driver.before_depmod",

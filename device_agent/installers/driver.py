@@ -74,7 +74,7 @@ class DriverInstaller:
         check_replaceable(target.file, self._kernel, ours, has_services=services, irreversible=irreversible)
 
     def quiet(self, part: PartId) -> None:
-        """Held (rule 2). What is loaded stays until it is replaced: by itself a module starts nothing."""
+        """Banned (rule 2). What is loaded stays until it is replaced: by itself a module starts nothing."""
         self._attempt(part.package).begin()
 
     def activate(self, part: Part) -> None:
@@ -136,7 +136,7 @@ class DriverInstaller:
         Raises InstallError `start` where that fails, once all the same is committed.
         """
         attempt = self._attempt(part.package)
-        attempt.hold.lift()
+        attempt.ban.lift()
         crash_point("driver.after_lift")
         try:
             if attempt.under_way:
@@ -149,7 +149,7 @@ class DriverInstaller:
         attempt = self._attempt(part.package)
         if attempt.under_way:
             attempt.backup.restore()
-            attempt.hold.lift()
+            attempt.ban.lift()
             crash_point("driver.after_lift")
             self._index(attempt, also_running=False)
             self._load_as_before(attempt)
@@ -209,7 +209,7 @@ class DriverInstaller:
             loaded = self._kernel.loaded(target.module)
             if loaded is not None and not loaded.is_of(target.build):
                 raise InstallError("altered", f"{target.module}: loaded is {loaded.build}, installed {target.build}")
-        if due and attempt.hold.loaded_s is None:
+        if due and attempt.ban.loaded_s is None:
             self._stamp(attempt)
 
     def _load_committed(self, attempt: DriverAttempt) -> None:
@@ -233,14 +233,15 @@ class DriverInstaller:
                 self._kernel.load(module)
 
     def _stamp(self, attempt: DriverAttempt) -> None:
-        attempt.hold.set(attempt.before, time.clock_gettime(time.CLOCK_BOOTTIME))
-        crash_point("driver.after_stamp")
+        if attempt.under_way:
+            attempt.ban.set(attempt.before, time.clock_gettime(time.CLOCK_BOOTTIME))
+            crash_point("driver.after_stamp")
 
     def _lift_when_proven(self, attempt: DriverAttempt) -> None:
         """A boot sets the clock back, but what was loaded before it is not loaded after it, and is stamped anew."""
-        since_s = attempt.hold.loaded_s
+        since_s = attempt.ban.loaded_s
         if since_s is not None and time.clock_gettime(time.CLOCK_BOOTTIME) - since_s >= _PROVEN_S:
-            attempt.hold.lift()
+            attempt.ban.lift()
 
     def _is_due(self, target: _Target, attempt: DriverAttempt) -> bool:
         return self._is_wanted(target.part, target.file, attempt)

@@ -1,7 +1,7 @@
 """What an attempt knows of a package's drivers: how all of them were before, and what of the system was kept.
 
 All driver parts of a package are one: they depend on each other, and a module may move from one part to another. So
-they share one backup and one hold.
+they share one backup and one ban.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from device_agent.installers.attempt_note import AttemptNote
 from device_agent.installers.backup import Backup
 from device_agent.installers.crash import crash_point
-from device_agent.installers.driver_config import Hold
+from device_agent.installers.driver_config import Ban
 from device_agent.installers.driver_content import DriverContent
 from device_agent.installers.kernel import Build, Kernel
 from device_agent.installers.module_tree import installed_releases
@@ -25,7 +25,7 @@ class DriverAttempt:
         self._device, self.package, self._kernel = device, package, kernel
         self._files = SystemFiles(device.system_root)
         self.backup: Backup = device.backup(PartId(package=package, part="", kind="driver"))
-        self.hold = Hold(self._files, package)
+        self.ban = Ban(self._files, package)
 
     def begin(self) -> None:
         """How the modules were is written down, and none of them is loaded by the next boot. Again is nothing."""
@@ -34,9 +34,9 @@ class DriverAttempt:
             modules = {name: None if found is None else found.build.to_json() for name, found in loaded.items()}
             refcnt = {name: found.refcnt for name, found in loaded.items() if found is not None}
             self.backup.note({"modules": modules, "refcnt": refcnt, "broken": self._kernel.broken})
-        if self.hold.loaded_s is None:
-            self.hold.set(self.before)
-            crash_point("driver.after_hold")
+        if self.ban.loaded_s is None:
+            self.ban.set(self.before)
+            crash_point("driver.after_ban")
 
     @property
     def under_way(self) -> bool:

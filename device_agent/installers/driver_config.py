@@ -20,7 +20,7 @@ _OURS: Final = "fairlead-"
 _SINCE: Final = re.compile(r"^# loaded at ([0-9]{1,12}) s$", re.MULTILINE)
 
 
-class Hold:
+class Ban:
     """Keeps a package's modules from being loaded by the boot or by udev, while nobody knows what they do.
 
     A blacklist file: whoever loads a module by its name, as the installer does, is not kept from it.
@@ -31,7 +31,7 @@ class Hold:
         self._path = f"/etc/modprobe.d/{_OURS}{check_id(package, 'package')}.conf"
 
     def set(self, modules: Iterable[str], loaded_s: float | None = None) -> None:
-        """Hold exactly these modules, durably. `loaded_s` is the time since boot at which they were loaded by hand."""
+        """Ban exactly these modules, durably. `loaded_s` is the time since boot at which they were loaded by hand."""
         head = "# An update is under way. The agent removes this file.\n"
         since = "" if loaded_s is None else f"# loaded at {int(loaded_s)} s\n"
         text = head + since + "".join(f"blacklist {module}\n" for module in sorted(modules))
@@ -40,12 +40,12 @@ class Hold:
 
     @property
     def loaded_s(self) -> float | None:
-        """When the held modules were loaded by hand, or None where nothing is held or was loaded."""
+        """When the banned modules were loaded by hand, or None where nothing is banned or was loaded."""
         found = _SINCE.search((self._files.read(self._path) or b"").decode("utf-8", "replace"))
         return None if found is None else float(found[1])
 
     def lift(self) -> None:
-        """Nothing is held any more."""
+        """Nothing is banned any more."""
         self._files.remove(self._path)
 
 
@@ -55,7 +55,7 @@ def load_list(part: PartId) -> str:
 
 
 def is_blacklisted(files: SystemFiles, module: str) -> bool:
-    """Whether the owner of the device has said that the module shall not be loaded by itself; a Hold does not count."""
+    """Whether the owner of the device has said that it shall not be loaded by itself; a Ban does not count."""
     command_line = (files.read("/proc/cmdline") or b"").decode("utf-8", "replace").split()
     for word in command_line:
         name, _, value = word.partition("=")

@@ -132,10 +132,11 @@ class Kernel:
             crash_point("driver.before_unload")
             ran = self._programs.run("rmmod", module, timeout_s=_UNLOAD_S)
             crash_point("driver.after_unload")
-            if ran.status != 0 and time.monotonic() >= until_s:
+            if self.loaded(module) is None:
+                return
+            if time.monotonic() >= until_s:
                 raise InstallError("in-use", f"{module} can not be unloaded: {ran.last_words}")
-            if ran.status != 0:
-                time.sleep(_PAUSE_S)
+            time.sleep(_PAUSE_S)
 
     def asks_for(self, aliases: Iterable[str]) -> bool:
         """Whether a device that is there names one of these in its modalias."""

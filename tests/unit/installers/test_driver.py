@@ -17,7 +17,7 @@ from tests.fakes.install_driver import DeviceUnderTest, device_under_test
 from tests.fakes.kernel import OTHER, FakeKernel
 
 ONE, TWO = Module(version="1.0", build=b"one"), Module(version="2.0", build=b"two")
-HOLD = "etc/modprobe.d/fairlead-app.conf"
+BAN = "etc/modprobe.d/fairlead-app.conf"
 LIST = "etc/modules-load.d/fairlead-app.conf"
 PLACE = f"lib/modules/{KERNEL}/updates/demo_drv.ko"
 
@@ -434,19 +434,19 @@ def test_depmod_that_fails_is_a_failure(device: DeviceUnderTest) -> None:
     assert (found.code, found.detail) == ("io", f"depmod {KERNEL}: no room")
 
 
-def test_held_until_proven(device: DeviceUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_banned_until_proven(device: DeviceUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 2: while it is young neither the boot nor udev loads it; a check does, and lets go once it is old."""
     wanted = release(device, ONE)
     activate(device, wanted, "a")
-    assert b"blacklist demo_drv\n" in device.kernel.system()[HOLD]
+    assert b"blacklist demo_drv\n" in device.kernel.system()[BAN]
     device.kernel.boot()
     assert device.kernel.loaded() == {}
     assert verdict(device, wanted) == (None, "")
     assert device.kernel.loaded() == {"demo_drv": "1.0"}
-    assert HOLD in device.kernel.system()
+    assert BAN in device.kernel.system()
     monkeypatch.setattr(driver, "_PROVEN_S", 0.0)
     assert verdict(device, wanted) == (None, "")
-    assert HOLD not in device.kernel.system()
+    assert BAN not in device.kernel.system()
     device.kernel.boot()
     assert device.kernel.loaded() == {"demo_drv": "1.0"}
 
@@ -456,9 +456,9 @@ def test_what_is_not_loaded_is_never_proven(device: DeviceUnderTest, monkeypatch
     wanted = release(device, ONE, load=False)
     activate(device, wanted, "a")
     assert verdict(device, wanted) == (None, "")
-    assert HOLD in device.kernel.system()
+    assert BAN in device.kernel.system()
     device.run("commit", release=wanted, slot="a")
-    assert HOLD not in device.kernel.system()
+    assert BAN not in device.kernel.system()
 
 
 def test_a_commit_loads_what_a_power_cut_kept_from_being_loaded(device: DeviceUnderTest) -> None:
@@ -547,8 +547,8 @@ def test_names_in_the_artifact_never_become_configuration(device: DeviceUnderTes
     """Attack B14: a file of another name is no module of ours, whatever it is called."""
     files = {f"{KERNEL}/demo_drv.ko": ONE.file(), f"{KERNEL}/x install y -z.ko": b"", f"{KERNEL}/UPPER.ko": b""}
     activate(device, release(device, ONE, files=files), "a")
-    assert device.kernel.system()[HOLD].decode().splitlines()[-1] == "blacklist demo_drv"
-    assert "blacklist" not in device.kernel.system()[HOLD].decode().split("\n", 2)[1]
+    assert device.kernel.system()[BAN].decode().splitlines()[-1] == "blacklist demo_drv"
+    assert "blacklist" not in device.kernel.system()[BAN].decode().split("\n", 2)[1]
 
 
 def test_a_tool_that_is_not_there_is_said(device: DeviceUnderTest) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from firmware_tools import artifact as artifacts
-from firmware_tools import description, draft
+from firmware_tools import description, draft, driver_files
 from firmware_tools.catalogue_rules import check_rules
 from firmware_tools.ceremony import Expiry
 from firmware_tools.description import Description
@@ -95,6 +95,8 @@ def check_measured(found: Description, artifact: Path) -> None:
     said = (found.length, found.sha256, found.custom.unpacked_size, found.custom.unpacked_files)
     if said != (measured.length, measured.sha256, measured.unpacked_size, measured.unpacked_files):
         raise PolicyError("bad-request", f"{artifact} is not what is said of it: altered, so pack it anew")
+    if found.custom.kind == "driver":
+        driver_files.check_artifact(artifact, found.custom)
 
 
 def _edit(fleet: Fleet, edit: Callable[[Targets], T], now_s: float, expiry: Expiry | None) -> T:

@@ -134,6 +134,9 @@ def pack(
     part: Annotated[str | None, typer.Option(help="Its name, where a release has several for one class.")] = None,
     unit: Annotated[str | None, typer.Option(help="A systemd unit in the tree.")] = None,
     unit_scope: Annotated[str | None, typer.Option(help="Whose unit: system or user.")] = None,
+    load: Annotated[
+        bool | None, typer.Option(help="A driver: load it at every boot, or where it is asked for.")
+    ] = None,
     level: Annotated[int, typer.Option(min=1, max=19, help="zstd level.")] = packing.LEVEL,
     as_json: AsJson = False,
 ) -> None:
@@ -146,6 +149,7 @@ def pack(
     given = _given(package=package, version=version, counter=counter, kind=kind, stop_s=stop_s, text=text, part=part)
     given |= _given(classes=device_class, exec=_words(exec_line), check=check or None)
     given |= _given(unit=options.get("unit", {}) | _given(file=unit, scope=unit_scope) or None)
+    given |= _given(driver=options.get("driver", {}) | _given(load=load) or None)
     spec = pack_options.spec_of(options | given)
     suffix = "tar.zst" if tree.is_dir() else "raw"
     name = "-".join([spec.package, spec.version, *([spec.part] if spec.part else []), "+".join(sorted(spec.classes))])

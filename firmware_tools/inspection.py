@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from firmware_tools import artifact as artifacts
 from firmware_tools import description, draft, keys
+from firmware_tools.driver_files import module_lines, modules_of
 from firmware_tools.fleet import Fleet
 from firmware_tools.metadata import read_targets
 from firmware_tools.root_chain import read_root
@@ -74,10 +75,19 @@ def _archive(path: Path) -> Inspection:
         raise PolicyError("bad-request", f"{path}: {error.detail}") from None
     lines = [f"tar.zst artifact, {found.length} bytes, sha256 {found.sha256}"]
     lines.append(f"unpacks to {found.unpacked_size} bytes in {found.unpacked_files} members:")
+    if any(member["name"].endswith(".ko") for member in members):
+        lines[1:1] = _modules(path)
     for member in members:
         mark = "d" if member["directory"] else ("x" if member["executable"] else "-")
         lines.append(f"  {mark} {member['size']:>12} {shown(member['name'])[1:-1]}")
     return Inspection(kind="artifact", lines=tuple(lines), document=to_value(found) | {"members": members})
+
+
+def _modules(path: Path) -> list[str]:
+    try:
+        return ["kernel modules:", *module_lines(modules_of(path))]
+    except PolicyError as error:
+        return [f"no driver: {error.detail}"]
 
 
 def _description(path: Path) -> Inspection:

@@ -25,6 +25,7 @@ sha256 = "..."
 deb = "mirror/my-tool_2.0-1_arm64.deb"     # or name, version and packages = "Packages.xz"
 
 [unit]: see unit_options
+[driver]: see driver_files
 """
 
 import tomllib
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from firmware_tools.debian import from_repository
+from firmware_tools.driver_files import load_of
 from firmware_tools.packing import OPTIONS_NAME, ReleaseSpec
 from firmware_tools.unit_options import unit_of
 from fleet_protocol.catalogue import Requirement
@@ -57,6 +59,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "unit": dict,
     "repository": list,
     "dependencies": str,
+    "driver": dict,
 }
 _CHECK_DEFAULTS: Final = {"interval_s": 5, "timeout_s": 3, "failures": 3}
 
@@ -93,6 +96,8 @@ def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
         raise PolicyError("bad-request", f"missing: {', '.join(missing)}; give options or a {OPTIONS_NAME}")
     if options["kind"] not in PACKED_KINDS:
         raise PolicyError("bad-request", f"kind must be one of {', '.join(PACKED_KINDS)}")
+    if "driver" in options and options["kind"] != "driver":
+        raise PolicyError("bad-request", "[driver] and --load are for releases of kind driver")
     try:
         check = options.get("check")
         return ReleaseSpec(
@@ -110,6 +115,7 @@ def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
             unit=unit_of(options["unit"]) if "unit" in options else None,
             repository=tuple(options.get("repository", ())),
             dependencies=_dependencies(options.get("dependencies", "release")),
+            load=load_of(options.get("driver", {})),
         )
     except ProtocolError as error:
         raise PolicyError("bad-request", error.detail) from None

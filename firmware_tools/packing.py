@@ -18,6 +18,7 @@ import zstandard
 from firmware_tools import debian, description
 from firmware_tools.artifact import CHUNK
 from firmware_tools.description import Description
+from firmware_tools.driver_files import driver_of
 from firmware_tools.unit_options import check_unit
 from fleet_protocol.archive import WINDOW_SIZE, MemberNames
 from fleet_protocol.catalogue import Kind, Requirement, TargetInfo
@@ -49,6 +50,8 @@ class ReleaseSpec:
     repository: tuple[DebianPackage, ...] = ()
     """Debian packages that devices get from their own repositories."""
     dependencies: Dependencies = "release"
+    load: bool = True
+    """Whether a driver is loaded at every boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +97,7 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
             unpacked_files=files,
             precursors=(),
             requires=spec.requires,
-            install=Install(
-                exec=spec.exec,
-                stop_s=spec.stop_s,
-                check=spec.check,
-                unit=spec.unit,
-                packages=_packages(source, spec),
-                dependencies=spec.dependencies,
-            ),
+            install=_install(source, spec),
             text=spec.text,
             part=spec.part,
         )
@@ -110,6 +106,19 @@ def _describe(source: Path, packed: Path, spec: ReleaseSpec, size: int, files: i
     _check_runs(source, spec)
     length, sha256 = digest(packed)
     return Description(path=description.target_path(info), length=length, sha256=sha256, custom=info)
+
+
+def _install(source: Path, spec: ReleaseSpec) -> Install:
+    driver = driver_of(source, spec.classes, load=spec.load) if spec.kind == "driver" else None
+    return Install(
+        exec=spec.exec,
+        stop_s=spec.stop_s,
+        check=spec.check,
+        unit=spec.unit,
+        driver=driver,
+        packages=_packages(source, spec),
+        dependencies=spec.dependencies,
+    )
 
 
 def _packages(source: Path, spec: ReleaseSpec) -> tuple[DebianPackage, ...]:
@@ -130,6 +139,8 @@ def _check_runs(source: Path, spec: ReleaseSpec) -> None:
         if spec.kind != "service":
             raise PolicyError("bad-request", "a unit is for releases of kind service")
         check_unit(source, spec.unit)
+    if spec.kind == "driver" and spec.exec:
+        raise PolicyError("bad-request", "a driver runs no program: exec is for services")
     programs = [spec.exec[0]] if spec.exec else []
     if spec.check is not None and spec.check.kind == "exec":
         programs.append(spec.check.target)

@@ -8,6 +8,7 @@ from datetime import datetime
 from tuf.api.metadata import Metadata, Root, Targets
 
 from firmware_tools import debian
+from firmware_tools.driver_files import driver_lines
 from firmware_tools.keys import name_of
 from firmware_tools.metadata import entry, floors
 from firmware_tools.root_chain import RootDocument
@@ -61,6 +62,8 @@ def release_lines(info: TargetInfo, length: int, sha256: str) -> list[str]:
         lines.append(f"  runs: {plain(shlex.join(info.install.exec))} (stopped within {info.install.stop_s} s)")
     if info.install.unit is not None:
         lines += [plain(line) for line in unit_lines(info.install.unit)]
+    if info.install.driver is not None:
+        lines += driver_lines(info.install.driver)
     if info.install.check is not None:
         lines.append(f"  is well when: {_check(info.install.check)}")
     lines += debian.release_lines(info.install)

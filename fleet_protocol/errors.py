@@ -99,7 +99,7 @@ CODES: Final[Mapping[str, Code]] = {
             "locked": "another program holds the package manager",
             "dependencies": "the packages need others that the release does not bring, or would remove some",
             "no-way-back": "this device could not go back, and the manifest does not say that it need not",
-            "masked": "the owner of the device has masked the unit",
+            "masked": "the owner of the device has masked the unit, or blacklisted the module",
             "worker": "the worker process died without an answer",
             "withdrawn": "the release was recalled, or an operator ordered the device back",
         },

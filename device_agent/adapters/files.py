@@ -17,6 +17,7 @@ from typing import Final
 from fleet_protocol.errors import InstallError
 
 _TEMPORARY: Final = ".new"
+_PAGE: Final = 64 * 1024
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -76,10 +77,15 @@ def write_atomic(
 
 
 def read_optional(path: Path, most: int) -> bytes | None:
-    """The file's bytes, or None where there is no such file. Raises OSError for one over `most` bytes."""
+    """The file's bytes, or None where there is no such file. Raises OSError for one over `most` bytes.
+
+    No more is asked for at once than the file seems to have: /proc refuses a read that is too large for the kernel.
+    """
     try:
         with path.open("rb") as source:
-            data = source.read(most + 1)
+            data = source.read(min(max(os.fstat(source.fileno()).st_size, _PAGE), most) + 1)
+            while len(data) <= most and (more := source.read(min(_PAGE, most + 1 - len(data)))):
+                data += more
     except FileNotFoundError:
         return None
     if len(data) > most:

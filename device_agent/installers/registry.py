@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from device_agent.core.plan import PlannedRelease
+from device_agent.installers.driver import DriverInstaller
 from device_agent.installers.files import FilesInstaller
 from device_agent.installers.package import PackageInstaller
 from device_agent.installers.port import Device, Installer, Part, PartId
@@ -18,12 +19,13 @@ from fleet_protocol.catalogue import Kind
 from fleet_protocol.errors import InstallError
 
 INSTALLERS: Final[Mapping[Kind, Callable[[Device], Installer]]] = {
+    "driver": DriverInstaller,
     "files": FilesInstaller,
     "package": PackageInstaller,
     "service": ServiceInstaller,
 }
 ORDER: Final[tuple[Kind, ...]] = ("package", "driver", "files", "service", "image", "agent")
-"""What others need comes first: a service may use a package, a driver and files. The way back is the reverse."""
+"""What others need comes first: a service may use a package, a driver and files. They are made quiet in reverse."""
 
 
 def device_of(settings: AgentSettings) -> Device:

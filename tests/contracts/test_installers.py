@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,37 @@ from device_agent.core.plan import PlannedRelease
 from device_agent.installers.registry import INSTALLERS, ORDER, device_of, installer_of, parts_of
 from fleet_protocol.catalogue import KINDS
 from fleet_protocol.errors import InstallError
-from fleet_protocol.install import HealthCheck, Unit
+from fleet_protocol.install import Driver, HealthCheck, Unit
 from tests.fakes.artifacts import packed, planned_release, planned_target, put_in_cache, read_tree
 from tests.fakes.debian import DebianRoot, artifact, make_deb, packages_in, release_of
+from tests.fakes.elf import KERNEL, Module
 from tests.fakes.install_driver import DeviceUnderTest, device_under_test
+from tests.fakes.kernel import FakeKernel
 from tests.fakes.systemd import fake_systemd
 
 RUN = b"#!/bin/sh\nexec sleep 1000\n"
 UNIT = b"[Service]\nWorkingDirectory=@SLOT@\nExecStart=@SLOT@/bin/run\n[Install]\nWantedBy=multi-user.target\n"
 BRINGS = Unit(name="app-main.service", file="app.service", scope="system", enable=True)
 PROGRAMS = {"bin/run": RUN, "bin/ok": b"#!/bin/sh\n", "bin/sick": b"#!/bin/sh\nexit 1\n"}
-ARTIFACTS = {
-    version: packed({**PROGRAMS, "app.service": UNIT, "version": b"%d" % version}, dict.fromkeys(PROGRAMS, 0o755))
+MODULES = {
+    version: {f"{KERNEL}/demo_drv.ko": Module(version=f"{version}.0", build=b"%d" % version).file()}
     for version in (1, 2, 3)
+}
+DRIVER = Driver(module="demo_drv", kernels=(KERNEL,), load=True)
+ARTIFACTS = {
+    version: packed(
+        {**PROGRAMS, **module, "app.service": UNIT, "version": b"%d" % version}, dict.fromkeys(PROGRAMS, 0o755)
+    )
+    for version, module in MODULES.items()
 }
 DEBS = {version: make_deb("app", f"{version}.0") for version in (1, 2, 3)} if shutil.which("dpkg-deb") else {}
 Kinds = tuple[str, ...]
 SINGLE: list[Kinds] = [(kind,) for kind in INSTALLERS if kind != "package" or shutil.which("dpkg-deb")]
-MIXED: list[Kinds] = [("service", "files"), ("files", "service")]
+MIXED: list[Kinds] = [("service", "files"), ("files", "service"), ("service", "driver")]
 """`unit` is a service that brings a unit of its own."""
 SCENES = [
     *(("supervisor", kinds) for kinds in SINGLE + MIXED),
-    *(("systemd", kinds) for kinds in (("service",), ("unit",), ("unit", "files"))),
+    *(("systemd", kinds) for kinds in (("service",), ("unit",), ("unit", "files"), ("unit", "driver"))),
 ]
 SERVICES = [("supervisor", ("service",)), ("systemd", ("service",)), ("systemd", ("unit",))]
 MANAGERS = [("supervisor", ("service",)), ("systemd", ("service",))]
@@ -66,11 +76,12 @@ def device(tmp_path: Path, scene: Scene) -> Iterator[DeviceUnderTest]:
         fake_systemd(tmp_path / "root") as systemd,
         device_under_test(tmp_path, service_manager=scene[0], system_root=systemd.root) as found,
     ):
+        found.kernel = FakeKernel(systemd.root)
         yield found
 
 
 def extra(version: int) -> Any:
-    return packed({"extra": b"%d" % version})
+    return packed({"extra": b"%d" % version, **MODULES[version]})
 
 
 def release(kinds: Kinds, version: int, check: HealthCheck | None = None) -> PlannedRelease:
@@ -93,6 +104,10 @@ def release(kinds: Kinds, version: int, check: HealthCheck | None = None) -> Pla
                 unit=BRINGS if kind == "unit" else None,
             )
         )
+    targets = [
+        replace(target, install=replace(target.install, driver=DRIVER)) if target.kind == "driver" else target
+        for target in targets
+    ]
     found: PlannedRelease = planned_release(*targets, version=f"{version}.0", counter=version)
     return found
 
@@ -122,11 +137,13 @@ def runs(device: DeviceUnderTest, kinds: Kinds, slot: Any, version: int | None) 
     if kinds == ("package",):
         installed = packages_in(device.settings.system_root)
         assert installed == ({} if version is None else {"app": f"{version}.0"})
+    assert device.kernel.loaded().get("demo_drv") == (f"{version}.0" if version and "driver" in kinds else None)
     statuses = device.services.list()
     if version is None:
         assert statuses == []
         return
-    home = device.slot(slot) / next(kind for kind in kinds if kind != "files") if len(kinds) > 1 else device.slot(slot)
+    part = next(kind for kind in kinds if kind in ("service", "unit")) if len(kinds) > 1 else "."
+    home = device.slot(slot) / part
     assert (home / "version").read_bytes() == b"%d" % version
     if set(kinds) & {"service", "unit"}:
         (status,) = statuses
@@ -200,7 +217,10 @@ def test_a_first_installation_that_is_reverted_leaves_nothing(device: DeviceUnde
     assert not device.slot("a").exists()
 
 
-@pytest.mark.parametrize(("before", "after"), [("service", "files"), ("files", "service"), ("service", "service")])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("service", "files"), ("files", "service"), ("service", "service"), ("driver", "service"), ("files", "driver")],
+)
 @on(MANAGERS)
 def test_a_package_may_change_its_kind_and_go_back(device: DeviceUnderTest, before: str, after: str) -> None:
     """Rule 3: the way back is known from the disk."""
@@ -215,6 +235,7 @@ def test_a_package_may_change_its_kind_and_go_back(device: DeviceUnderTest, befo
 def test_a_revert_before_anything_happened_changes_nothing(device: DeviceUnderTest, kinds: Kinds) -> None:
     first = release(kinds, 1)
     tree = installed(device, first, "a", None)
+    device.run("commit", release=first, slot="a")
     stage(device, release(kinds, 2), "b", "a")
     device.run("revert", package="app", slot="b", previous="a", release=first, tree=tree)
     runs(device, kinds, "a", 1)
@@ -305,9 +326,9 @@ def test_what_others_need_is_activated_first(device: DeviceUnderTest) -> None:
     """Rule 2: by kind, whatever the order of the targets."""
     for kinds in MIXED:
         parts = parts_of(release(kinds, 1), "a")
-        assert tuple(part.target.kind for part in parts) == ("files", "service")
+        assert tuple(part.target.kind for part in parts) == tuple(sorted(kinds, key=ORDER.index))
         made = [installer_of(part, device_of(device.settings)).kind for part in parts]
-        assert tuple(made) == ("files", "service")
+        assert tuple(made) == tuple(sorted(kinds, key=ORDER.index))
     assert set(ORDER) == set(KINDS)
 
 

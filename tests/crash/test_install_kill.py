@@ -191,7 +191,7 @@ STOPS = {"service.before_stop", "service.after_unwanted", "service.after_signal"
 """Nothing is stopped where nothing ran; and a release that has crashed needs no signal."""
 
 
-ELSEWHERE = ("backup.", "unit.", "package.")
+ELSEWHERE = ("backup.", "unit.", "package.", "driver.")
 """Points that only other kinds of release pass."""
 
 

@@ -36,6 +36,8 @@ class DeviceUnderTest:
     progress: list[float] = field(default_factory=list)
     command: Sequence[str] = (sys.executable, "-m", "device_agent.worker")
     """How a worker is started."""
+    kernel: Any = None
+    """The fake kernel below its system root, where the test has one."""
 
     @property
     def state_dir(self) -> Path:

@@ -43,8 +43,10 @@ class KilledError(Exception):
 class InstallShell:
     """Persists first, then acts, as the loop does. `run_op` is how an operation is carried out."""
 
-    def __init__(self, device: DeviceUnderTest, run_op: Callable[[Operation], dict[str, object]]) -> None:
-        self.device, self.run_op = device, run_op
+    def __init__(
+        self, device: DeviceUnderTest, run_op: Callable[[Operation], dict[str, object]], *, kernel: str = ""
+    ) -> None:
+        self.device, self.run_op, self.kernel = device, run_op, kernel
         self._now_s = 0.0
         self._sequence = 0
         self._journal = json.dumps(to_json(initial("node-1")))
@@ -69,7 +71,7 @@ class InstallShell:
         self._effects.clear()
         for service in list(self.device.supervisor.names()):
             self.device.supervisor.restart(service)  # as the watch does at its start
-        self.apply(Started(at=self.now()))
+        self.apply(Started(at=self.now(), kernel=self.kernel))
 
     def publish(self, *deployments: PlannedDeployment) -> None:
         """A manifest with these deployments was accepted."""

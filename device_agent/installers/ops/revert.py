@@ -34,7 +34,7 @@ def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
             crash_point("revert.before_switch")
             _switch(slots, previous)
             crash_point("revert.after_switch")
-        for part in reversed(parts):
+        for part in parts:  # what others need comes first, on the way back too: a service starts on the old driver
             installer_of_kind(part.kind, device).revert(part, back.get(part))
         crash_point("revert.before_note")
         note.drop()

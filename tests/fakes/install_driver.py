@@ -96,10 +96,13 @@ def _plain(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def device_under_test(root: Path, *, variables: Mapping[str, str] | None = None, **download: Any) -> Iterator[Any]:
+def device_under_test(
+    root: Path, *, variables: Mapping[str, str] | None = None, worker_user: str | None = None, **download: Any
+) -> Iterator[Any]:
     """A device with nothing installed; whatever it started is ended with the block."""
     hosts = json.dumps(download.pop("allowed_hosts", ["127.0.0.1"]))
     lines = ['device = "node-1"', 'fleet = "acme"', 'class = "x86_64"', 'state_dir = "state"']
+    lines += [] if worker_user is None else [f"worker_user = {json.dumps(worker_user)}"]
     lines += ["[download]", f"allowed_hosts = {hosts}", *(f"{name} = {value}" for name, value in download.items())]
     lines += ["[variables]", f'PYTHON = "{sys.executable}"']
     lines += [f"{name} = {json.dumps(value)}" for name, value in (variables or {}).items()]

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,18 +12,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from device_agent.adapters.services import DeviceServices
+from device_agent.adapters.state_folders import state_mode
 from device_agent.adapters.state_lock import state_lock
+from device_agent.identity import worker_user
 from device_agent.log import Log, of_a_file
 from device_agent.settings import AgentSettings
 from device_agent.trust import device_key
 from device_agent.trust.store import TrustStore
 from device_agent.trust.trusted_root import read_root
+from device_agent.worker.privileges import become
 from fleet_protocol.errors import FleetError
 
 _FREE_BYTES: Final = 64 * 1024 * 1024
 _YEAR_S: Final = 1_700_000_000
 """November 2023: a clock before this was never set."""
 _CONNECT_S: Final = 5.0
+_WORKER: Final = (
+    "import device_agent.installers.ops.fetch, device_agent.trust.metadata, device_agent.trust.ops.manifest"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +52,21 @@ def doctor(settings: AgentSettings) -> int:
 
 
 def examine(settings: AgentSettings) -> list[Finding]:
-    """All checks, none of which changes anything but the state directory's lock file."""
+    """All checks, none of which changes anything but the state directory's lock file.
+
+    The last two read what the worker user may write, and do so as the worker user, or not at all: this process is not
+    root any more afterwards.
+    """
     checks: tuple[tuple[str, Callable[[AgentSettings], Finding]], ...] = (
         ("state", _state),
         ("disk", _disk),
-        ("key", _key),
-        ("trust", _trust),
         ("clock", _clock),
         ("broker", _broker),
         ("agent", _agent),
         ("services", _services),
+        ("workers", _workers),
+        ("key", _key),
+        ("trust", _trust),
     )
     findings = [Finding("config", True, str(settings.path))]  # noqa: FBT003 - it was read to get here
     for name, check in checks:
@@ -62,6 +74,8 @@ def examine(settings: AgentSettings) -> list[Finding]:
             findings.append(check(settings))
         except FleetError as error:
             findings.append(Finding(name, well=False, text=error.detail))
+            if check is _workers:
+                break
         except OSError as error:
             findings.append(Finding(name, well=False, text=of_a_file(error)))
     return findings
@@ -71,15 +85,34 @@ def _state(settings: AgentSettings) -> Finding:
     path = settings.state_dir
     if not path.is_dir():
         return Finding("state", well=False, text=f"{path} is not there", remedy="run `fairlead-agent init`")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    well = mode & 0o077 == 0 and os.access(path, os.W_OK | os.X_OK)
-    return Finding("state", well, f"{path} has mode {mode:04o}", f"chmod 700 {path}, as the agent's own user")
+    user, status = worker_user(settings), path.stat()
+    mode, wanted = stat.S_IMODE(status.st_mode), state_mode(user)
+    well = mode & ~wanted == 0 and os.access(path, os.W_OK | os.X_OK) and (user is None or status.st_uid == 0)
+    text = f"{path} of user {status.st_uid} has mode {mode:04o}"
+    return Finding("state", well, text, f"chmod {wanted:o} {path}, as the agent's own user")
 
 
 def _disk(settings: AgentSettings) -> Finding:
     free = shutil.disk_usage(settings.state_dir).free
     text = f"{free // 2**20} MiB free below {settings.state_dir}"
     return Finding("disk", free >= _FREE_BYTES, text, "an update needs room for its download and its slot")
+
+
+def _workers(settings: AgentSettings) -> Finding:
+    """Become the worker user, where there is one, and see whether it finds what a worker is made of."""
+    user = worker_user(settings)
+    if user is None:
+        return Finding("workers", well=True, text="run as the agent's own user")
+    become(user)
+    remedy = f"{sys.prefix} and what leads there must be readable for {user.name}"
+    try:
+        subprocess.run(  # noqa: S603 - fixed command
+            [sys.executable, "-P", "-c", _WORKER], stdin=subprocess.DEVNULL, capture_output=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        text = f"{user.name} can not run {sys.executable}: {getattr(error, 'strerror', None) or error}"
+        return Finding("workers", well=False, text=text, remedy=remedy)
+    return Finding("workers", well=True, text=f"that read from strangers run as {user.name}, without privileges")
 
 
 def _key(settings: AgentSettings) -> Finding:

@@ -13,10 +13,13 @@ from typing import Any, Final
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
-from device_agent.adapters.files import make_dir
+from device_agent.adapters.state_folders import lay_out, make_state_dir, state_mode
+from device_agent.identity import worker_user
 from device_agent.settings import AgentSettings
 from device_agent.trust import device_key, store
+from device_agent.trust.device_key import DeviceKey
 from device_agent.trust.trusted_root import read_root
+from device_agent.worker.privileges import become
 from fleet_protocol import limits, strict_json
 from fleet_protocol.errors import CODES, Fault, PolicyError, ProtocolError, TransportError
 from fleet_protocol.ids import check_id, shown
@@ -41,13 +44,14 @@ def init(settings: AgentSettings, root: Path, *, replace_store: bool) -> int:
 
     Raises PolicyError `setup`, `conflict` or `keys`, ProtocolError for a root that does not verify.
     """
+    data = _read(root, limits.ROOT_SIZE)
+    key = _move_in(settings)
     try:
-        _lay_down(settings, _read(root, limits.ROOT_SIZE), replace_store=replace_store)
+        _lay_down(settings, data, replace_store=replace_store)
     except ProtocolError as error:
         if error.code == "untrusted":
             raise ProtocolError("untrusted", f"{error.detail}; --replace begins again with {root}") from None
         raise ProtocolError(error.code, f"{root}: {error.detail}") from None
-    key = device_key.create(settings.state_dir)
     sys.stdout.write(json.dumps(key.public_key) + "\n")
     return 0
 
@@ -58,13 +62,14 @@ def enroll(settings: AgentSettings, enrolment: Enrolment) -> int:
     Prints the root's digest, which a person should compare with the one that the release engineer has: whoever could
     forge the answer could otherwise make the fleet's root his own.
     """
-    make_dir(settings.state_dir)
-    key = device_key.create(settings.state_dir)
+    group, server, token = check_id(enrolment.group, "group"), _checked(enrolment.server), _token(enrolment.token)
+    key = _move_in(settings)
     answer = _register(
-        enrolment,
+        server,
+        token,
         {
             "id": settings.device,
-            "group": check_id(enrolment.group, "group"),
+            "group": group,
             "class": settings.device_class,
             "public_key": dict(key.public_key),
         },
@@ -84,10 +89,23 @@ def enroll(settings: AgentSettings, enrolment: Enrolment) -> int:
     return 0
 
 
+def _move_in(settings: AgentSettings) -> DeviceKey:
+    """Make the device key and the state directory's folders; from then on this process is the worker user, if any.
+
+    Whatever comes next handles a stranger's bytes, or writes where the worker user does.
+    """
+    user = worker_user(settings)
+    make_state_dir(settings.state_dir)
+    settings.state_dir.chmod(state_mode(user))
+    device_key.make(settings.state_dir)
+    lay_out(settings.state_dir, user)
+    if user is not None:
+        become(user)
+    return device_key.load(settings.state_dir)
+
+
 def _lay_down(settings: AgentSettings, data: bytes, *, replace_store: bool) -> bool:
     check_first_root(data, settings.fleet)
-    make_dir(settings.state_dir)
-    settings.state_dir.chmod(0o700)
     return store.initialise(settings.state_dir, data, replace_store=replace_store)
 
 
@@ -101,12 +119,12 @@ def check_first_root(data: bytes, fleet: str) -> None:
         raise ProtocolError("root", f"the root does not verify by its own keys: {error}") from None
 
 
-def _register(enrolment: Enrolment, body: dict[str, Any]) -> dict[str, Any]:
-    url = _checked(enrolment.server) + "/api/nodes/register"
+def _register(server: str, token: str, body: dict[str, Any]) -> dict[str, Any]:
+    url = server + "/api/nodes/register"
     request = urllib.request.Request(  # noqa: S310 - the scheme was just checked
         url,
         data=strict_json.dumps(body),
-        headers={"Authorization": f"Bearer {_token(enrolment.token)}", "Content-Type": "application/json"},
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
     )
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310

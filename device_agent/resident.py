@@ -12,6 +12,7 @@ from device_agent.adapters.mqtt import MqttLink
 from device_agent.adapters.outbox import DiskOutbox
 from device_agent.adapters.services import DeviceServices
 from device_agent.adapters.spool import DocumentSpool
+from device_agent.adapters.state_folders import lay_out
 from device_agent.adapters.state_lock import state_lock
 from device_agent.adapters.trusted_clock import TrustedClock
 from device_agent.adapters.worker_process import WorkerProcess
@@ -21,6 +22,7 @@ from device_agent.core.events import Event
 from device_agent.core.machine import step
 from device_agent.core.record import Record
 from device_agent.driver import Step
+from device_agent.identity import worker_user
 from device_agent.inbox import Inbox
 from device_agent.intake import Intake
 from device_agent.local_api import LocalApi
@@ -36,10 +38,12 @@ def run(settings: AgentSettings) -> int:
     """Be the agent of this device until SIGTERM or SIGINT. Raises PolicyError for what its owner must mend."""
     if settings.path is None:
         raise PolicyError("setup", "the agent needs a settings file, for its workers read it too")
+    user = worker_user(settings)
     file = _log_file(settings.log)
     log = Log(file, level=settings.log.level)
     with state_lock(settings.state_dir):
-        _Resident(settings, settings.path, log).run()
+        lay_out(settings.state_dir, user)
+        _Resident(settings, settings.path, log, worker_user=user is not None).run()
     log.info("agent", "stopped in good order")  # noqa: PLE1205 - not the logging library
     if file is not None:
         file.close()
@@ -90,14 +94,16 @@ class _Ear:
 class _Resident:
     """The real ports, wired."""
 
-    def __init__(self, settings: AgentSettings, config: Path, log: Log) -> None:
+    def __init__(self, settings: AgentSettings, config: Path, log: Log, *, worker_user: bool) -> None:
         self._settings, self._log = settings, log
         self._inbox = inbox = Inbox()
         intake = Intake(settings.topics, lambda: inbox.put(_nothing))
         ear = _Ear(inbox, intake)
         link = MqttLink(settings, ear, log)
         ear.reader = LinkReader(link, settings.topics)
-        self._workers = tuple(WorkerProcess(config, ear.reader, progress=self._progress) for _ in range(2))
+        self._workers = tuple(
+            WorkerProcess(config, ear.reader, progress=self._progress, worker_user=worker_user) for _ in range(2)
+        )
         services = DeviceServices(settings.state_dir, settings.system_root, log)
         journal = TinyJournal(settings.state_dir, settings.device)
         record, take_step = _remember(journal, settings.device, log)

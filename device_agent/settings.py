@@ -113,6 +113,8 @@ class AgentSettings:
     state_dir: Path
     topic_prefix: str = DEFAULT_PREFIX
     stop_services_on_exit: bool = False
+    worker_user: str | None = None
+    """Whom the workers that handle strangers' bytes run as, where the agent is root; None means as the agent."""
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     download: DownloadSettings = field(default_factory=DownloadSettings)
     http_port: int | None = None
@@ -161,6 +163,7 @@ def parse(table: Mapping[str, Any], path: Path) -> AgentSettings:
         state_dir=top.must_path("state_dir"),
         topic_prefix=top.prefix("topic_prefix", DEFAULT_PREFIX),
         stop_services_on_exit=top.flag("stop_services_on_exit", default=False),
+        worker_user=top.maybe_text("worker_user"),
         broker=broker,
         download=_download(top.section("download")),
         http_port=_http_port(top),

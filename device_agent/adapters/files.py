@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from device_agent.adapters.foreign_folder import NOT_PLAIN, remove_entry
 from fleet_protocol.errors import InstallError
 
 _TEMPORARY: Final = ".new"
@@ -57,7 +58,7 @@ def write_atomic(
     `durable` a power cut may bring the old bytes back. Raises OSError.
     """
     temporary = path.with_name(path.name + _TEMPORARY)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    descriptor = _open_temporary(temporary, mode)
     try:
         if owner is not None and owner != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, *owner)
@@ -76,18 +77,36 @@ def write_atomic(
         fsync_dir(path.parent)
 
 
-def read_optional(path: Path, most: int) -> bytes | None:
-    """The file's bytes, or None where there is no such file. Raises OSError for one over `most` bytes.
+def _open_temporary(path: Path, mode: int) -> int:
+    """What is there and is no file, or a pipe that nobody reads, makes room for one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.open(path, flags, mode)
+    except OSError as error:
+        if error.errno not in NOT_PLAIN:
+            raise
+    remove_entry(path)
+    return os.open(path, flags, mode)
 
-    No more is asked for at once than the file seems to have: /proc refuses a read that is too large for the kernel.
+
+def read_optional(path: Path, most: int) -> bytes | None:
+    """The file's bytes, or None where there is none. Raises OSError for one over `most` bytes.
+
+    What is no regular file is OSError EINVAL: a pipe or a device could keep the reader for ever. No more is asked for
+    at once than the file seems to have: /proc refuses a read that is too large for the kernel.
     """
     try:
-        with path.open("rb") as source:
-            data = source.read(min(max(os.fstat(source.fileno()).st_size, _PAGE), most) + 1)
-            while len(data) <= most and (more := source.read(min(_PAGE, most + 1 - len(data)))):
-                data += more
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with os.fdopen(descriptor, "rb") as source:
+        data = source.read(min(max(status.st_size, _PAGE), most) + 1)
+        while len(data) <= most and (more := source.read(min(_PAGE, most + 1 - len(data)))):
+            data += more
     if len(data) > most:
         raise OSError(errno.EFBIG, "file is larger than it can be", str(path))
     return data

@@ -5,6 +5,7 @@
    the other is not there. Brokers answer the filters of one SUBSCRIBE in their order.
 2. A stray delivery of that document must not be taken for the answer, so absence has to be shown twice.
 3. Reading leaves no subscription behind that was not there before.
+4. Only trust documents are read: a worker is not to have the resident subscribe to, or drop, anything else.
 """
 
 import threading
@@ -14,9 +15,11 @@ from typing import Final
 
 from device_agent.ports import Link
 from fleet_protocol import topics
-from fleet_protocol.errors import TransportError
+from fleet_protocol.errors import ProtocolError, TransportError
+from fleet_protocol.ids import shown
 from fleet_protocol.topics import Topics
 
+_READ: Final = frozenset({topics.ROOT, topics.TIMESTAMP, topics.SNAPSHOT, topics.TARGETS, topics.DELEGATED})
 _ROUNDS: Final = 2
 _GRACE_S: Final = 0.2
 """How much later than the sentinel the wanted document may come (rule 1 holds, but for reordering proxies)."""
@@ -38,7 +41,7 @@ class LinkReader:
     """device_agent.ports.RetainedReader. Called by the workers' threads, fed by the link's."""
 
     def __init__(self, link: Link, names: Topics) -> None:
-        self._link = link
+        self._link, self._names = link, names
         self._timestamp, self._first_root = names.of(topics.TIMESTAMP), names.of(topics.ROOT, version=1)
         self._readings: list[_Reading] = []
         self._lock = threading.Lock()
@@ -46,8 +49,10 @@ class LinkReader:
     def read(self, topic: str, *, timeout_s: float) -> bytes | None:
         """The retained payload, or None where the broker holds none.
 
-        Raises TransportError `unreachable` without a connection, `timeout` where the broker shows neither.
+        Raises TransportError `unreachable` without a connection, `timeout` where the broker shows neither, `refused`
+        for a topic that rule 4 excludes.
         """
+        self._check(topic)
         until_s = time.monotonic() + timeout_s
         sentinel = self._first_root if topic == self._timestamp else self._timestamp
         try:
@@ -61,6 +66,15 @@ class LinkReader:
             if sentinel == self._first_root:
                 self._link.unsubscribe((sentinel,))
         return None
+
+    def _check(self, topic: str) -> None:
+        """Rule 4."""
+        try:
+            allowed = self._names.parse(topic).type in _READ
+        except ProtocolError:
+            allowed = False
+        if not allowed:
+            raise TransportError("refused", f"{shown(topic)} is no trust document")
 
     def offer(self, topic: str, payload: bytes) -> None:
         """A message of the link, which may be what somebody reads."""

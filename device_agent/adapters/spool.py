@@ -8,6 +8,8 @@ from fleet_protocol.topics import TopicType
 
 _WAITING: Final = ".waiting"
 _ACCEPTED: Final = ".accepted"
+_MODE: Final = 0o640
+"""The folder's group reads, which is the worker user's where there is one (`state_folders`)."""
 
 
 class DocumentSpool:
@@ -20,7 +22,7 @@ class DocumentSpool:
         """Where a worker finds the document."""
         make_dir(self._directory)
         path = self._directory / (kind.name + _WAITING)
-        write_atomic(path, payload, durable=False)
+        write_atomic(path, payload, mode=_MODE, durable=False)
         return path
 
     def accept(self, kind: TopicType) -> None:

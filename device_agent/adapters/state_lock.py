@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from device_agent.adapters.files import make_dir
+from device_agent.adapters.state_folders import make_state_dir
 from fleet_protocol.errors import PolicyError
 
 
@@ -17,7 +17,7 @@ def state_lock(state_dir: Path) -> Iterator[None]:
     Raises PolicyError `setup`, in one line, where another agent holds it or it can not be made.
     """
     try:
-        make_dir(state_dir)
+        make_state_dir(state_dir)
         descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise PolicyError("setup", f"{state_dir} can not be used: {error.strerror}") from None

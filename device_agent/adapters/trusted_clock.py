@@ -2,17 +2,22 @@
 
 Many devices start in 1970 until a time service is reached. The floor file is the trust path's; only its time is read
 here, without the keys that it depends on, and only ever to be late rather than early: whether a document has expired
-is judged by the worker.
+is judged by the worker. The file may be the worker user's, and is read as a stranger's.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Final
 
+from device_agent.adapters.foreign_folder import read_plain
 from device_agent.clock import Clock
+from fleet_protocol import strict_json
+from fleet_protocol.errors import ProtocolError
 
 _FLOORS: Final = Path("trust") / "floors.json"
+_SIZE: Final = 1024 * 1024
+_LATEST_S: Final = 253_402_300_799
+"""The last second of 9999: no document can tell a later time."""
 
 
 class TrustedClock(Clock):
@@ -29,10 +34,19 @@ class TrustedClock(Clock):
 
     def _floor(self) -> float:
         try:
-            changed_ns = self._path.stat().st_mtime_ns
+            changed_ns = self._path.stat(follow_symlinks=False).st_mtime_ns
             if changed_ns != self._read_ns:
-                self._floor_s = float(json.loads(self._path.read_bytes())["floors"]["time"]["time_s"])
+                data = read_plain(self._path, _SIZE)
                 self._read_ns = changed_ns
-        except (OSError, ValueError, KeyError, TypeError):
+                self._floor_s = _time_in(data)
+        except (OSError, ProtocolError, KeyError, TypeError, ValueError):
             return self._floor_s  # without a readable floor file nothing is installed anyway
         return self._floor_s
+
+
+def _time_in(data: bytes) -> float:
+    """The time floor of a floor file; raises ProtocolError, KeyError, TypeError or ValueError for anything else."""
+    time_s = strict_json.loads(data, max_size=_SIZE)["floors"]["time"]["time_s"]
+    if type(time_s) is not int or not 0 <= time_s <= _LATEST_S:
+        raise ValueError("no time that a document can tell")
+    return float(time_s)

@@ -2,8 +2,9 @@
 
 1. One operation at a time, in the order of their submission; at most `WAITING_MOST` wait.
 2. `done` is called exactly once per operation that was not cancelled, from this lane's own thread.
-3. A worker that dies, says nonsense, says too much or falls silent for too long has the code `worker`.
+3. A worker that dies, says nonsense, says or wants too much or falls silent for too long has the code `worker`.
 4. Cancelling kills the worker's whole process group, and waits for no document that the worker had asked for.
+5. A worker that is to become another user learns nothing from the agent's environment but how to run Python.
 """
 
 import base64
@@ -22,14 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from device_agent.installers.crash import ENVIRONMENT
 from device_agent.ports import RetainedReader
-from device_agent.worker import LINE_SIZE
-from fleet_protocol.errors import CODES, TransportError
+from device_agent.worker import LINE_SIZE, answers
+from device_agent.worker.answers import Answer
+from device_agent.worker.operations import OPERATIONS
+from fleet_protocol import limits
+from fleet_protocol.errors import ProtocolError, TransportError
 
 WAITING_MOST: Final = 64
-_NONSENSE: Final = (OSError, ValueError, TypeError, RecursionError, OverflowError, MemoryError)
+WANTS_MOST: Final = 2 * limits.ROOT_ROTATIONS
+"""Documents of one operation: the longest chain of roots, and what else a refresh reads, with room to spare."""
+_HARMLESS: Final = frozenset({ENVIRONMENT, "LANG", "MALLOC_ARENA_MAX", "PATH", "TZ"})
+_HARMLESS_FORMS: Final = ("LC_", "LD_", "PYTHON", "SSL_CERT_")
+_NONSENSE: Final = (ProtocolError, OSError, ValueError, TypeError, MemoryError)
 """What talking with a broken worker may raise."""
-Answer = Mapping[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -55,9 +63,12 @@ class WorkerProcess:
         command: Sequence[str] = (sys.executable, "-P", "-m", "device_agent.worker"),
         want_timeout_s: float = 30.0,
         silence_s: float = 3600.0,
+        worker_user: bool = False,
     ) -> None:
+        """`worker_user` says that operations without privileges will not have the agent's identity."""
         self._config, self._reader, self._progress = config, reader, progress
         self._command, self._want_timeout_s, self._silence_s = tuple(command), want_timeout_s, silence_s
+        self._worker_user = worker_user
         self._changed = threading.Condition()
         self._waiting: deque[_Order] = deque()
         self._running: _Order | None = None
@@ -122,7 +133,12 @@ class WorkerProcess:
     def _carry_out(self, order: _Order) -> Answer:
         try:
             process = subprocess.Popen(  # noqa: S603 - fixed command
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env=_environment(order.op) if self._worker_user else None,
+                start_new_session=True,
             )
         except OSError as error:
             return _failure("worker", f"the worker could not be started: {error.strerror}")
@@ -146,18 +162,21 @@ class WorkerProcess:
 
     def _converse(self, order: _Order, process: "subprocess.Popen[bytes]") -> Answer:
         _write(process, {"op": order.op, "args": order.args, "config": str(self._config)})
-        lines = _Lines(process, self._silence_s)
+        lines, wants = _Lines(process, self._silence_s), 0
         while (line := lines.next()) is not None:
-            message = _message(line)
+            message = answers.read(line)
             if "want" in message:
+                wants += 1
+                if wants > WANTS_MOST:
+                    raise ValueError("the worker wants too many documents")
                 answer = self._wanted(order, str(message["want"]))
                 if answer is None:
                     break
                 _write(process, answer)
             elif "progress" in message:
-                self._progress(order.op, float(message["progress"]))
+                self._progress(order.op, answers.share(message["progress"]))
             else:
-                return _checked(message)
+                return answers.answer(order.op, message)
         return _failure("worker", f"{order.op}: died without an answer")
 
     def _wanted(self, order: _Order, topic: str) -> Answer | None:
@@ -212,27 +231,19 @@ class _Lines:
         return line
 
 
+def _environment(op: str) -> Mapping[str, str] | None:
+    """Rule 5; None means the agent's own."""
+    operation = OPERATIONS.get(op)
+    if operation is None or operation.privileged:
+        return None
+    return {name: value for name, value in os.environ.items() if name in _HARMLESS or name.startswith(_HARMLESS_FORMS)}
+
+
 def _write(process: "subprocess.Popen[bytes]", value: Mapping[str, Any]) -> None:
     assert process.stdin is not None
     view = memoryview(json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n")
     while view:
         view = view[os.write(process.stdin.fileno(), view) :]
-
-
-def _message(line: bytes) -> Mapping[str, Any]:
-    message = json.loads(line)
-    if not isinstance(message, dict):
-        raise TypeError("a line of the worker is no object")
-    return message
-
-
-def _checked(answer: Mapping[str, Any]) -> Answer:
-    """The answer where it is one; raises ValueError otherwise."""
-    if answer.get("ok") is True and isinstance(answer.get("result"), dict):
-        return answer
-    if answer.get("ok") is False and answer.get("code") in CODES:
-        return answer
-    raise ValueError("the worker's answer is of no known form")
 
 
 def _failure(code: str, detail: str) -> Answer:

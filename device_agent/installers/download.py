@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from device_agent import AGENT_VERSION
-from device_agent.adapters.files import make_dir, remove
+from device_agent.adapters.files import make_dir
+from device_agent.adapters.foreign_folder import remove_entry
 from device_agent.core.plan import PlannedTarget
 from device_agent.installers.addresses import AddressPolicy, Url
+from device_agent.installers.cache import MIRRORS, artifact_path
 from device_agent.installers.hashing import hash_lane
 from device_agent.installers.http_source import Response, get
 from device_agent.installers.mirrors import Mirrors
@@ -54,7 +56,7 @@ class Downloader:
         Raises ProtocolError `digest` or `url` where every source is to blame, TransportError where trying again
         later may help, InstallError `no-space`; OSError from the disk.
         """
-        whole = self._cache / target.sha256
+        whole = artifact_path(self._cache, target.sha256)
         make_dir(self._cache)
         if self._have(whole, target):
             self._progress(target.length)
@@ -71,13 +73,13 @@ class Downloader:
         return whole
 
     def _have(self, whole: Path, target: PlannedTarget) -> bool:
-        if not whole.exists():
+        if not os.path.lexists(whole):
             return False
         try:
             with hash_lane() as lane, open_verified(whole, target.length, target.sha256, lane) as source:
                 source.finish()
         except (ProtocolError, InstallError):
-            remove(whole)
+            remove_entry(whole)
             return False
         return True
 
@@ -92,7 +94,7 @@ class Downloader:
             part.finish()
             return
         urls, errors = self._sources(target)
-        mirrors = Mirrors(self._cache / "mirrors.json")
+        mirrors = Mirrors(self._cache / MIRRORS)
         for url in mirrors.order(urls):
             try:
                 self._from(url, part)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from device_agent.adapters.files import read_optional, write_atomic
+from device_agent.adapters.files import write_atomic
+from device_agent.adapters.foreign_folder import read_plain
 from device_agent.installers.addresses import Url
 
 _MOST: Final = 64
@@ -41,8 +42,8 @@ class Mirrors:
 
 def _read(path: Path) -> dict[str, int]:
     try:
-        value = json.loads(read_optional(path, _SIZE_MOST) or b"{}")
-    except ValueError:
+        value = json.loads(read_plain(path, _SIZE_MOST))
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(value, dict):
         return {}

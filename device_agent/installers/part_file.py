@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.adapters.files import fsync_dir, read_optional, remove, write_atomic
+from device_agent.adapters.files import fsync_dir, remove, write_atomic
+from device_agent.adapters.foreign_folder import open_own, read_plain
 from device_agent.installers.crash import crash_point
 from device_agent.installers.hashing import Buffer, HashLane, sha256
 
@@ -29,7 +30,7 @@ class PartFile:
         self._part = cache / f"{digest}.part"
         self._tag = cache / f"{digest}.etag"
         self._wanted, self._length, self._lane = digest, length, lane
-        self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_own(self._part)
         self._digest: Any = sha256()
         self.size = 0
         self._synced_s = time.monotonic()
@@ -88,8 +89,8 @@ class PartFile:
     def tag(self, url: str) -> str | None:
         """The strong entity tag under which `url` gave what is here; None where another source did."""
         try:
-            value = json.loads(read_optional(self._tag, _TAG_MOST) or b"{}")
-        except ValueError:
+            value = json.loads(read_plain(self._tag, _TAG_MOST))
+        except (OSError, ValueError, RecursionError):
             return None
         tag = value.get("etag") if isinstance(value, dict) and value.get("url") == url else None
         return tag if isinstance(tag, str) else None

@@ -1,12 +1,12 @@
 """A cached artifact that is read once, through one descriptor, and checked against its signed digest on the way."""
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from device_agent.adapters.foreign_folder import open_plain
 from device_agent.installers.hashing import HashLane, sha256
 from fleet_protocol.errors import InstallError, ProtocolError
 
@@ -75,14 +75,12 @@ class VerifiedFile:
 
 @contextmanager
 def open_verified(path: Path, length: int, digest: str, lane: HashLane) -> Iterator[VerifiedFile]:
-    """Raises InstallError `io` where there is no regular file at `path`."""
+    """Raises InstallError `io` unless there is a plain file at `path` that belongs to whom the cache belongs."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_plain(path)
     except OSError as error:
         raise InstallError("io", f"the artifact {path.name} is not in the cache: {error.strerror}") from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InstallError("io", f"the artifact {path.name} is not a regular file")
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         yield VerifiedFile(descriptor, length, digest, lane)
     finally:

@@ -30,16 +30,16 @@ class Allowance:
 
     def _tokens(self, now_s: float) -> float:
         """Nothing but a rate hangs on this file: one that cannot be read counts as empty, not as full."""
-        data = read_optional(self._path, 4_096)
-        if data is None:
-            return MOST
         try:
+            data = read_optional(self._path, 4_096)
+            if data is None:
+                return MOST
             row = json.loads(data)
             if row["boot"] != _boot():
                 return MOST
             waited_s = max(0.0, now_s - float(row["mono_s"]))
             return min(MOST, float(row["tokens"]) + waited_s / REFILL_S)
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return 0.0
 
 

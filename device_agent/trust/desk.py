@@ -20,7 +20,7 @@ from device_agent.adapters.files import read_optional
 from device_agent.settings import AgentSettings
 from device_agent.trust.allowance import REFILL_S, Allowance
 from device_agent.trust.floors import Floors
-from device_agent.trust.store import DIRECTORY, TrustStore
+from device_agent.trust.store import ALLOWANCE, DIRECTORY, TrustStore
 from device_agent.trust.trusted_root import TrustedRoot, read_root
 from fleet_protocol.envelope import KeySet
 from fleet_protocol.errors import ProtocolError, TransportError
@@ -53,7 +53,7 @@ class Desk:
     ) -> None:
         self.store, self.settings = store, settings
         self._want, self._clock = want, clock
-        self._allowance = Allowance(settings.state_dir / DIRECTORY / "allowance.json", mono_s)
+        self._allowance = Allowance(settings.state_dir / DIRECTORY / ALLOWANCE, mono_s)
 
     @property
     def root(self) -> TrustedRoot:

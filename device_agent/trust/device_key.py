@@ -50,12 +50,17 @@ class DeviceKey:
 
 def create(state_dir: Path) -> DeviceKey:
     """The device's key, made where there is none, mode 0600. Raises PolicyError `keys` on an unreadable one."""
+    make(state_dir)
+    return load(state_dir)
+
+
+def make(state_dir: Path) -> None:
+    """There is a device key afterwards; one that was there is not looked at."""
     path = state_dir / FILE
     if not path.exists():
         make_dir(state_dir)
         pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _write_once(path, pem)
-    return load(state_dir)
 
 
 def load(state_dir: Path) -> DeviceKey:

@@ -17,13 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from device_agent.adapters.files import fsync_dir, make_dir, read_optional, remove_tree, write_atomic
+from device_agent.adapters.files import fsync_dir, make_dir, read_optional, write_atomic
+from device_agent.adapters.foreign_folder import open_own, remove_entry
 from device_agent.trust.floors import FILE_SIZE, Floors, decode, encode
 from fleet_protocol import limits
 from fleet_protocol.errors import PolicyError, ProtocolError
 
 ROOT_FILE: Final = "root.json"
 DIRECTORY: Final = "trust"
+ALLOWANCE: Final = "allowance.json"
+"""Not the store's, but kept beside it."""
 _FLOORS: Final = "floors.json"
 _LOCK: Final = "lock"
 _WORK: Final = "work"
@@ -78,14 +81,14 @@ class TrustStore:
     def copied(self) -> Iterator[Path]:
         """A scratch directory with a copy of the metadata; gone when the block ends."""
         work = self._directory / _WORK
-        remove_tree(work)
+        remove_entry(work)
         work.mkdir(0o700)
         try:
             for name in self.floors.files:
                 (work / name).write_bytes(self.read(name) or b"")
             yield work
         finally:
-            remove_tree(work)
+            remove_entry(work)
 
     def adopt(self, files: Mapping[str, bytes], floors: Floors) -> None:
         """Rule 2: these metadata files and these floors replace what the store held."""
@@ -96,7 +99,7 @@ class TrustStore:
             return
         generation = before.generation + 1
         new = self._metadata(generation)
-        remove_tree(new)
+        remove_entry(new)
         new.mkdir(0o700)
         for name, data in files.items():
             if before.files.get(name) == digests[name]:
@@ -106,7 +109,7 @@ class TrustStore:
         fsync_dir(new)
         fsync_dir(self._directory)
         self.save(replace(floors, generation=generation, files=digests))
-        remove_tree(self._metadata(before.generation))
+        remove_entry(self._metadata(before.generation))
 
     def _metadata(self, generation: int) -> Path:
         return self._directory / f"metadata-{generation}"
@@ -117,11 +120,11 @@ class TrustStore:
                 raise ProtocolError("untrusted", f"the trust store has no {name}")
 
     def _sweep(self) -> None:
-        """Remove what a power cut left behind."""
-        kept = {_FLOORS, _LOCK, self._metadata(self.floors.generation).name}
+        """Remove what a power cut left behind, or anybody else."""
+        kept = {_FLOORS, _LOCK, ALLOWANCE, self._metadata(self.floors.generation).name}
         for path in self._directory.iterdir():
-            if path.name not in kept and (path.name == _WORK or path.name.startswith("metadata-")):
-                remove_tree(path)
+            if path.name not in kept:
+                remove_entry(path)
 
 
 def initialise(state_dir: Path, root: bytes, *, replace_store: bool = False) -> bool:
@@ -140,7 +143,7 @@ def initialise(state_dir: Path, root: bytes, *, replace_store: bool = False) -> 
                 raise PolicyError("conflict", f"{directory} trusts another first root")
             return False
         for path in directory.glob("metadata-*"):
-            remove_tree(path)
+            remove_entry(path)
         metadata = directory / "metadata-1"
         try:
             metadata.mkdir(0o700)
@@ -149,7 +152,7 @@ def initialise(state_dir: Path, root: bytes, *, replace_store: bool = False) -> 
             write_atomic(directory / _FLOORS, encode(Floors(anchor=digest, files={ROOT_FILE: digest})))
         except OSError:
             if not (directory / _FLOORS).exists():
-                remove_tree(metadata)  # nobody has trusted it yet, so that the next try finds nothing torn
+                remove_entry(metadata)  # nobody has trusted it yet, so that the next try finds nothing torn
             raise
     return True
 
@@ -158,7 +161,7 @@ def _load(directory: Path) -> Floors:
     try:
         data = read_optional(directory / _FLOORS, FILE_SIZE)
     except OSError as error:
-        if error.errno != errno.EFBIG:
+        if error.errno not in (errno.EFBIG, errno.EINVAL):
             raise
         data = b""
     if data is None:
@@ -169,7 +172,7 @@ def _load(directory: Path) -> Floors:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Rule 3. Waits for whoever holds the lock: an operation is bounded in time."""
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_own(directory / _LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

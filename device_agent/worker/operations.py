@@ -1,4 +1,4 @@
-"""The operations and where they are. Only the one that is asked for is imported."""
+"""The operations, where they are, and who carries them out. Only the one that is asked for is imported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ class Operation:
 
     module: str
     lane: str | None = None
+    privileged: bool = False
+    """Has the agent's own identity; the others are carried out by the worker user, if the owner names one."""
 
 
 _TRUST: Final = "device_agent.trust.ops"
@@ -19,8 +21,9 @@ _INSTALL: Final = "device_agent.installers.ops"
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "sign": Operation(f"{_TRUST}.sign"),
     **{name: Operation(f"{_TRUST}.{name}", "trust") for name in ("assignment", "manifest", "refresh", "command")},
+    "fetch": Operation(f"{_INSTALL}.fetch", "install"),
     **{
-        name: Operation(f"{_INSTALL}.{name}", "install")
-        for name in ("fetch", "stage", "activate", "check", "commit", "revert", "discard")
+        name: Operation(f"{_INSTALL}.{name}", "install", privileged=True)
+        for name in ("stage", "activate", "check", "commit", "revert", "discard")
     },
 }

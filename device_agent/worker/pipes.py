@@ -3,6 +3,7 @@
 1. Standard output carries the protocol and nothing else: whatever a library prints goes to standard error.
 2. When standard input ends, the resident is gone. The worker then kills its own process group at once, so that
    the next resident never meets the work of the last one.
+3. There is no thread before `watch`, so that the request can decide what the whole process may still do.
 """
 
 import base64
@@ -25,22 +26,28 @@ class Pipes:
     def __init__(self, incoming: int, outgoing: BinaryIO) -> None:
         self._incoming, self._outgoing = incoming, outgoing
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._held = bytearray()
 
     @classmethod
     def of_this_process(cls) -> "Pipes":
-        """Takes standard input and output for the protocol (rules 1 and 2)."""
+        """Takes standard input and output for the protocol (rule 1)."""
         outgoing = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)
-        pipes = cls(0, outgoing)
-        threading.Thread(target=pipes._read, name="stdin", daemon=True).start()
-        return pipes
+        return cls(0, outgoing)
 
     def request(self) -> Mapping[str, Any]:
         """The first line; raises ValueError where it is not a request."""
+        while self._lines.empty():
+            if not self._receive():
+                _end()
         request = json.loads(self._lines.get())
         if not isinstance(request, dict) or not {"op", "args", "config"} <= request.keys():
             raise ValueError("the first line is not a request")
         return request
+
+    def watch(self) -> None:
+        """Listen from now on, by rule 2; after `request`."""
+        threading.Thread(target=self._read, name="stdin", daemon=True).start()
 
     def want(self, topic: str) -> bytes | None:
         """The retained payload of a topic, or None where the broker holds none; raises TransportError."""
@@ -72,16 +79,26 @@ class Pipes:
             view = view[self._outgoing.write(view) :]
 
     def _read(self) -> None:
-        """Not through sys.stdin: its lock would be held here when the interpreter ends."""
-        held = bytearray()
-        while len(held) <= LINE_SIZE and (chunk := os.read(self._incoming, 64 * 1024)):
-            held += chunk
-            *lines, held = held.split(b"\n") if b"\n" in chunk else [held]
+        while self._receive():
+            pass
+        _end()
+
+    def _receive(self) -> bool:
+        """Take in what is there; False at the end. Not through sys.stdin: its lock would be held when we end."""
+        chunk = os.read(self._incoming, 64 * 1024)
+        self._held += chunk
+        if b"\n" in chunk:
+            *lines, self._held = self._held.split(b"\n")
             for line in lines:
                 self._lines.put(bytes(line))
-        if os.getpgrp() == os.getpid():
-            os.killpg(os.getpid(), signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
+        return bool(chunk) and len(self._held) <= LINE_SIZE
+
+
+def _end() -> None:
+    """Rule 2."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _transport_code(code: object) -> str:

@@ -78,9 +78,10 @@ def through_pipes(tmp_path: Path) -> Iterator[World]:
 
     script = (
         "import base64\nfrom device_agent.worker.pipes import Pipes\npipes = Pipes.of_this_process()\n"
-        "got = pipes.want(pipes.request()['op'])\n"
-        "text = None if got is None else base64.b64encode(got).decode()\n"
-        "pipes.answer({'ok': True, 'result': {'got': text}})\n"
+        "request = pipes.request()\npipes.watch()\ngot = pipes.want(request['op'])\n"
+        "text = '' if got is None else base64.b64encode(got).decode()\n"
+        "texts = [text[at : at + 60_000] for at in range(0, len(text), 60_000)]\n"
+        "pipes.answer({'ok': True, 'result': {'got': None if got is None else texts}})\n"
     )
     worker = WorkerProcess(tmp_path / "agent.toml", Reader(), command=(sys.executable, "-c", script))
 
@@ -89,7 +90,7 @@ def through_pipes(tmp_path: Path) -> Iterator[World]:
         worker.submit(topic, {}, answers.append)
         until(lambda: answers)
         got = answers[0]["result"]["got"]
-        return None if got is None else base64.b64decode(got)
+        return None if got is None else base64.b64decode("".join(got))
 
     yield World(get, memory.put)
     worker.close()

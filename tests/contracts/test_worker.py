@@ -29,6 +29,7 @@ import os, signal, subprocess, sys, time
 from device_agent.worker.pipes import Pipes
 pipes = Pipes.of_this_process()
 request = pipes.request()
+pipes.watch()
 exec(request["args"].get("do", ""))
 pipes.want(request["op"])
 pipes.answer({"ok": True, "result": {"op": request["op"]}})
@@ -183,6 +184,8 @@ FAULTS = {
     "not utf-8": "os.write(pipes._outgoing.fileno(), b'\\xff\\n')",
     "half a line": "os.write(pipes._outgoing.fileno(), b'{\"ok\": true'); os._exit(0)",
     "progress that is no number": 'os.write(pipes._outgoing.fileno(), b\'{"progress": "much"}\\n\')',
+    "progress beyond the end": "pipes.progress(1.5)",
+    "wants without end": "while True: pipes.want(request['op'])",
     "a line without end": "os.write(pipes._outgoing.fileno(), b'x' * (9 * 1024 * 1024))",
     "deep nesting": "os.write(pipes._outgoing.fileno(), b'[' * 100000 + b'\\n')",
 }

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.fakes.brokers import RunningBroker
 from tests.fakes.trust_fleet import Fleet
 from tests.fakes.waiting import until
+from tests.fakes.worker_account import Python, environment
 
 _PROGRAM = "import sys; from device_agent.cli import main; sys.exit(main(sys.argv[1:]))"
 _QUICK = "[intervals]\nheartbeat_s = 0.5\ntelemetry_s = 0.5\nhealth_s = 0.5\nreconnect_most_s = 0.2\nretry_most_s = 1\n"
@@ -91,14 +91,25 @@ class ServerSide:
 class AgentProcess:
     """`fairlead-agent` in a directory of its own."""
 
-    def __init__(self, directory: Path, broker_url: str, fleet: Fleet, *, settings: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        broker_url: str,
+        fleet: Fleet,
+        *,
+        settings: str = "",
+        owner: str = "",
+        python: Python | None = None,
+    ) -> None:
+        """`owner` are settings without a section, `settings` those after the sections that every test has."""
         directory.mkdir(parents=True, exist_ok=True)
+        self._python = python or Python()
         self.directory, self.state_dir = directory, directory / "state"
         self.config = directory / "agent.toml"
         self.config.write_text(
             f'device = "{fleet.device}"\nfleet = "{fleet.fleet}"\nclass = "{fleet.device_class}"\n'
             'state_dir = "state"\nservice_manager = "supervisor"\nstop_services_on_exit = true\n'
-            f'[broker]\nurl = "{broker_url}"\n'
+            f'{owner}\n[broker]\nurl = "{broker_url}"\n'
             f'[download]\nallowed_hosts = ["127.0.0.1"]\n[http]\nport = 0\n'
             + (
                 settings
@@ -111,8 +122,8 @@ class AgentProcess:
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run one command of the CLI to its end."""
-        argv = [sys.executable, "-P", "-c", _PROGRAM, arguments[0], "--config", str(self.config), *arguments[1:]]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=120, env=_environment(), check=False)
+        argv = [*self._argv(arguments[0]), *arguments[1:]]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=120, env=self._environment(), check=False)
 
     def init(self) -> Mapping[str, Any]:
         """Lay down the root and make the key; returns the public key."""
@@ -125,12 +136,16 @@ class AgentProcess:
         """Start the resident."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, "run", "--config", str(self.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(),
+                self._argv("run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment()
             )
+
+    def _argv(self, command: str) -> list[str]:
+        return [*self._python.command, "-P", "-c", _PROGRAM, command, "--config", str(self.config)]
+
+    def _environment(self) -> dict[str, str]:
+        root = str(Path(__file__).parents[2])
+        found = environment(self._python)
+        return {**found, "PYTHONPATH": os.pathsep.join(filter(None, (root, found.get("PYTHONPATH"))))}
 
     @property
     def pid(self) -> int:
@@ -153,9 +168,9 @@ class AgentProcess:
 
 
 @contextmanager
-def running_agent(directory: Path, broker_url: str, fleet: Fleet, *, settings: str = "") -> Iterator[AgentProcess]:
+def running_agent(directory: Path, broker_url: str, fleet: Fleet, **more: Any) -> Iterator[AgentProcess]:
     """An initialised agent that runs, and nothing of it is left afterwards."""
-    agent = AgentProcess(directory, broker_url, fleet, settings=settings)
+    agent = AgentProcess(directory, broker_url, fleet, **more)
     agent.init()
     agent.start()
     try:
@@ -164,8 +179,3 @@ def running_agent(directory: Path, broker_url: str, fleet: Fleet, *, settings: s
         if agent.process is not None:
             agent.kill(signal.SIGTERM)
         agent.stop_services()
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}

@@ -1,6 +1,6 @@
 """A device that runs a good release while something hostile is tried, and what must hold afterwards."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +8,13 @@ from typing import Any
 
 from device_agent.core.plan import PlannedRelease, PlannedTarget
 from device_agent.installers.tree import tree_digest
+from device_agent.operations import Operation
 from tests.fakes.artifacts import Artifact, packed, planned_release, planned_target
 from tests.fakes.http_server import FileServer, file_server
 from tests.fakes.install_driver import DeviceUnderTest, device_under_test
 from tests.fakes.install_shell import InstallShell, deployment, in_this_process
 
+CarryOut = Callable[[DeviceUnderTest], Callable[[Operation], dict[str, object]]]
 RUN = b"#!/bin/sh\nexec sleep 1000\n"
 GOOD = {version: packed({"run": RUN, "version": b"%d" % version}, {"run": 0o755}) for version in (1, 2, 3)}
 
@@ -70,12 +72,12 @@ class AttackScene:
 
 
 @contextmanager
-def attack_scene(root: Path, **download: Any) -> Iterator[AttackScene]:
-    """Everything it started ends with the block."""
+def attack_scene(root: Path, *, carry_out: CarryOut = in_this_process, **settings: Any) -> Iterator[AttackScene]:
+    """Everything it started ends with the block. `carry_out` makes what runs a device's operations."""
     (root / "device").mkdir()
     (root / "outside").mkdir()
-    with file_server() as server, device_under_test(root / "device", **download) as device:
-        shell = InstallShell(device, in_this_process(device))
+    with file_server() as server, device_under_test(root / "device", **settings) as device:
+        shell = InstallShell(device, carry_out(device))
         scene = AttackScene(device, server, shell, root / "outside")
         scene.install(scene.release(1))
         assert shell.outcomes == [("d-1", "committed", None)]

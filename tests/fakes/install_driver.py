@@ -112,6 +112,7 @@ def device_under_test(
     variables: Mapping[str, str] | None = None,
     service_manager: str = "supervisor",
     system_root: Path | None = None,
+    worker_user: str | None = None,
     **download: Any,
 ) -> Iterator[Any]:
     """A device with nothing installed; whatever its supervisor started is ended with the block."""
@@ -119,6 +120,7 @@ def device_under_test(
     lines = ['device = "node-1"', 'fleet = "acme"', 'class = "x86_64"', 'state_dir = "state"']
     lines += [f'service_manager = "{service_manager}"']
     lines += [] if system_root is None else [f"system_root = {json.dumps(str(system_root))}"]
+    lines += [] if worker_user is None else [f"worker_user = {json.dumps(worker_user)}"]
     lines += ["[download]", f"allowed_hosts = {hosts}", *(f"{name} = {value}" for name, value in download.items())]
     lines += ["[variables]", f'PYTHON = "{sys.executable}"']
     lines += [f"{name} = {json.dumps(value)}" for name, value in (variables or {}).items()]

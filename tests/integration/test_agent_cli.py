@@ -123,6 +123,19 @@ def test_enrolling_with_what_is_no_token(agent: AgentProcess, token: str) -> Non
     assert "unauthorized: a token is one word" in err
 
 
+@pytest.mark.parametrize("name", ["no-such-user-here", "root"])
+def test_an_unfit_worker_user_is_one_line(agent: AgentProcess, tmp_path: Path, name: str) -> None:
+    agent.config.write_text(f'worker_user = "{name}"\n' + agent.config.read_text())
+    for command in (("run",), ("init", "--root", str(tmp_path / "agent" / "root.json"))):
+        said = _fails(agent, *command)
+        assert said.startswith("fairlead-agent: setup: ")
+        assert name in said
+    assert not agent.state_dir.exists()
+    rows = {line.split()[1]: line for line in agent.command("doctor").stdout.splitlines()}
+    assert name in rows["workers"]
+    assert not rows.keys() & {"key", "trust"}, "with whose rights?"
+
+
 def test_doctor_says_what_to_do(agent: AgentProcess) -> None:
     done = agent.command("doctor")
     assert done.returncode == 1

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Final
 
-from device_agent.adapters.files import remove, storing
+from device_agent.adapters.files import storing
+from device_agent.adapters.foreign_folder import remove_entry
 from device_agent.core.codec import from_json
 from device_agent.core.plan import PlannedRelease, PlannedTarget
+from device_agent.installers.cache import artifact_path
 from device_agent.installers.crash import crash_point
 from device_agent.installers.durability import sync_tree
 from device_agent.installers.hashing import hash_lane
@@ -70,12 +72,12 @@ def _fill(device: Device, release: PlannedRelease, slot: SlotName) -> str:
     ):
         _check_space(root, release)
         for target in release.targets:
-            artifact = device.cache / target.sha256
+            artifact = artifact_path(device.cache, target.sha256)
             try:
                 unpack(artifact, target, release.package, writer, whole)
             except ProtocolError as error:
                 if error.code == "digest":
-                    remove(artifact)
+                    remove_entry(artifact)
                 raise
         entries, tree = len(writer), writer.records.digest()
     crash_point("stage.before_sync")

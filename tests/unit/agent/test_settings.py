@@ -22,6 +22,7 @@ def test_least_file_gives_defaults(tmp_path: Path) -> None:
     assert settings.state_dir == tmp_path / "state"
     assert settings.broker.port == 1883
     assert settings.http_port is None
+    assert settings.worker_user is None
     assert settings.intervals == Intervals()
     assert (settings.service_manager, settings.unit_user) == ("auto", None)
     assert settings.path == tmp_path / "agent.toml"
@@ -31,6 +32,7 @@ def test_full_file(tmp_path: Path) -> None:
     settings = _load(
         tmp_path,
         LEAST + 'topic_prefix = "a/b"\nstop_services_on_exit = true\nservice_manager = "systemd"\nunit_user = "kiosk"\n'
+        'worker_user = "fairlead-agent"\n'
         '[broker]\nurl = "mqtts://broker.example"\nca_file = "ca.pem"\nkeepalive_s = 30\n'
         '[download]\nallowed_hosts = ["*", "127.0.0.1"]\n[http]\nport = 0\n[intervals]\nheartbeat_s = 1\n'
         '[thresholds]\ncpu_percent = 50\n[probes]\ninternet = "example.org:443"\n[variables]\nPORT = "9001"\n',
@@ -39,6 +41,7 @@ def test_full_file(tmp_path: Path) -> None:
     assert settings.broker.ca_file == tmp_path / "ca.pem"
     assert settings.download.allowed_hosts == ("*", "127.0.0.1")
     assert settings.http_port == 0
+    assert settings.worker_user == "fairlead-agent"
     assert settings.intervals.heartbeat_s == 1.0
     assert settings.thresholds.cpu_percent == 50
     assert settings.variables == {"PORT": "9001"}
@@ -61,6 +64,7 @@ def test_full_file(tmp_path: Path) -> None:
         (LEAST + '[broker]\ncert_file = "c"\n', "together with key_file"),
         (LEAST + "[http]\nport = 70000\n", "[http] port must be"),
         (LEAST + "broker = 3\n", "broker must be a table"),
+        (LEAST + "worker_user = 0\n", "worker_user must be a text"),
         (LEAST + 'topic_prefix = "a/#"\n', "topic_prefix must be"),
         (LEAST + "[variables]\nPORT = 9001\n", "[variables] PORT must be a text"),
         (LEAST + '[variables]\n"A-B" = "1"\n', "A-B must be named"),

@@ -2,7 +2,10 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from device_agent.adapters.trusted_clock import TrustedClock
 from device_agent.trust.floors import Floors, encode
@@ -26,3 +29,35 @@ def test_the_later_of_clock_and_floor(tmp_path: Path) -> None:
     assert clock.wall_s() == ahead
     path.unlink()
     assert clock.wall_s() == ahead
+
+
+def _linked(path: Path) -> None:
+    path.with_name("elsewhere").write_bytes(encode(Floors(anchor="0" * 64, time_s=2**32)))
+    path.symlink_to("elsewhere")
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a good one": _linked,
+    "too deep": lambda path: path.write_bytes(b"[" * 100_000),
+    "too large": lambda path: path.write_bytes(encode(Floors(anchor="0" * 64, time_s=2**32)) + b" " * 2_000_000),
+    "no object": lambda path: path.write_bytes(b'["floors"]'),
+    "a text": lambda path: path.write_bytes(b'{"floors": "time"}'),
+    "no time": lambda path: path.write_bytes(b'{"floors": {"time": {"time_s": true}}}'),
+    "no number": lambda path: path.write_bytes(b'{"floors": {"time": {"time_s": NaN}}}'),
+    "infinite": lambda path: path.write_bytes(b'{"floors": {"time": {"time_s": 1e999}}}'),
+    "before time": lambda path: path.write_bytes(b'{"floors": {"time": {"time_s": -1}}}'),
+    "after all dates": lambda path: path.write_bytes(b'{"floors": {"time": {"time_s": 253402300800}}}'),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_floor_file_that_somebody_else_made(tmp_path: Path, name: str) -> None:
+    """The resident neither waits, nor dies, nor believes; it would say the time in every message."""
+    (tmp_path / "trust").mkdir()
+    HOSTILE[name](tmp_path / "trust" / "floors.json")
+    clock = TrustedClock(tmp_path)
+    for _ in range(2):
+        assert abs(clock.wall_s() - time.time()) < 60

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,25 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_leftover_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "leave",
+    [lambda path: path.symlink_to("precious"), os.mkfifo, Path.mkdir, lambda path: path.write_bytes(b"longer than it")],
+    ids=["link", "pipe", "directory", "file"],
+)
+def test_a_leftover_makes_room_and_is_not_followed(tmp_path: Path, leave: Callable[[Path], object]) -> None:
     (tmp_path / "precious").write_bytes(b"x")
-    (tmp_path / "file.new").symlink_to("precious")
-    with pytest.raises(OSError, match="symbolic"):
-        write_atomic(tmp_path / "file", b"new")
+    leave(tmp_path / "file.new")
+    write_atomic(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "precious"]
     assert (tmp_path / "precious").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("leave", [os.mkfifo, Path.mkdir], ids=["pipe", "directory"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, leave: Callable[[Path], object]) -> None:
+    leave(tmp_path / "file")
+    with pytest.raises(OSError, match="regular"):
+        read_optional(tmp_path / "file", 3)
 
 
 def test_reading_is_bounded(tmp_path: Path) -> None:

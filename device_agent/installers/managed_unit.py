@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from device_agent.adapters.files import fsync_dir
 from device_agent.installers.crash import crash_point
@@ -69,16 +70,17 @@ class ManagedUnit:
                 return
         raise InstallError("start", f"{self.name} {_how(state)}; its last output: {self.last_words()}"[:300])
 
-    def open_way(self) -> None:
-        """Who runs it can reach its slot: the agent's folders let others pass through, where it is not root's own."""
-        state = self.state()
-        other = state["User"] not in ("", "root", "0") or state["DynamicUser"] == "yes"
-        if self._account is None and not other:
-            return
-        root, package = self._device.state_dir, self._record.package
-        ways = [root, root / "slots", root / "slots" / package]
+    def open_way(self, guard: Path) -> None:
+        """Whose unit it is can reach its slot, and sees whether it is quiet; a user that it runs as, its slot.
+
+        The agent's folders let others pass through then, where they are its own.
+        """
+        state, root = self.state(), self._device.state_dir
+        ways = [root, root / "slots", root / "slots" / self._record.package]
         if self._account is not None:
-            ways += [root / "services", *(root / "services").glob("*/")]
+            ways += [root / "services", guard.parent]
+        elif state["User"] in ("", "root", "0") and state["DynamicUser"] != "yes":
+            return
         for way in ways:
             mode = way.stat().st_mode
             if mode & _SEARCH != _SEARCH and way.stat().st_uid == os.geteuid():

@@ -68,6 +68,7 @@ class UnitInstaller:
         self._place(part).quiet(active=not units[0].state().is_down)
         crash_point("unit.after_guard")
         for unit, record in zip(units, records, strict=True):
+            unit.open_way(self._place(part).guard)
             if unit.state().exists and files_of(self._device, records).look(unit.files.drop_in) is None:
                 self._write_drop_in(part, unit, record)
             unit.stop()
@@ -96,7 +97,7 @@ class UnitInstaller:
         crash_point("unit.after_reload")
         self._enable(part.id, plan, facts)
         crash_point("unit.after_enable")
-        unit.open_way()
+        unit.open_way(place.guard)
         place.release()
         crash_point("unit.after_release")
         unit.start(anew=True)

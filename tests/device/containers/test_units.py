@@ -250,6 +250,13 @@ def test_a_unit_of_a_user(device: UnitDevice) -> None:
     assert view == ["app", True, "3.0"]
     lines = device.python("print(json.dumps(services.logs('app', 5)))")
     assert "started 3" in lines
+    device.kill = ("activate", "unit.after_stop")
+    device.sh(f"chmod 700 {device.state} {device.state}/services")
+    quiet: list[bool] = []
+    releases.expect_one_release = lambda: quiet.append("inactive" in device.container.run(state)[1])  # type: ignore[method-assign]
+    assert releases.install(releases.make(targets="default.target")) == ("committed", None)
+    assert quiet == [True, True], "it is stopped, and does not come up at boot"
+    assert set(device.sh(state).split("\n")) == {"version 4", "active", "enabled", ""}
 
 
 ODD = ["a b", "q\"u'o", "$HOME $$ $(x)", "100%", ";", "back\\slash", "tab\tline\nend", "ünï", "@x@", ""]

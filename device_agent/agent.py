@@ -68,7 +68,7 @@ class Agent:
         self._stopping = False
         clock, log = ports.clock, ports.log
         documents = Lane(ports.documents, inbox)
-        self._attempts = Lane(ports.attempts, inbox)
+        self._attempts = Lane(ports.attempts, inbox, beside=documents)
         self._driver = Driver(record, step, ports.journal, noted=self._noted, act=self._act, clock=clock, log=log)
         self._announcer = Announcer(settings, ports.link, ports.probes, clock, log)
         self._pump = OutboxPump(self._topic(topics.REPORT), ports.outbox, ports.link, inbox, log)
@@ -179,6 +179,7 @@ class Agent:
         self._reporter.tend(self.record)
         self._announcer.tend(self._shown)
         self._pump.tend()
+        self._attempts.tend()
 
     def _noted(self, happened: Event, before: Record) -> None:
         """What the shell itself follows of the record."""

@@ -1,11 +1,13 @@
-"""Keeps out of the resident what its libraries load and it never uses: half of its memory.
+"""Keeps out of the agent's processes what their libraries load and they never use: half of the resident's memory.
 
 1. Modules that the standard library and paho import at their top for rare cases are loaded when somebody looks into
    them. Nothing changes for who does. (`importlib.util.LazyLoader` loads them at the next `import` already.)
 2. paho imports TLS whether or not it is used, and hashlib loads OpenSSL for digests that CPython has itself. On a
    device without TLS placeholders stand in those two places while paho and hashlib are imported; they are taken away
    at once, so that whoever needs the real modules later gets them.
-3. What is imported already is left alone.
+3. TUF's client imports a downloader of its own, with all of HTTP, TLS and e-mail behind it. The worker that verifies
+   documents has another way to them, and a placeholder in that place, taken away at once as well.
+4. What is imported already is left alone.
 """
 
 import importlib
@@ -49,6 +51,14 @@ def import_paho(*, tls: bool) -> None:
         import hashlib  # noqa: F401, PLC0415 - imported for its effect
     with _standing_in(_unused_by_paho(tls=tls)):
         import paho.mqtt.client  # noqa: F401, PLC0415 - imported for its effect
+
+
+def import_tuf() -> None:
+    """Import `tuf.ngclient` without its downloader: whoever makes an `Updater` brings a fetcher."""
+    placeholder: Any = ModuleType("tuf.ngclient.urllib3_fetcher")
+    placeholder.Urllib3Fetcher = type("Urllib3Fetcher", (), {})
+    with _standing_in({placeholder.__name__: placeholder}):
+        import tuf.ngclient  # noqa: F401, PLC0415 - imported for its effect
 
 
 def _unused_by_paho(*, tls: bool) -> dict[str, ModuleType | None]:

@@ -37,6 +37,8 @@ class HashLane:
         self._queue.join()
 
     def _hand_over(self) -> None:
+        if not self._batch:
+            return
         self._queue.put(self._batch)
         self._batch, self._batch_bytes = [], 0
 
@@ -46,17 +48,19 @@ class HashLane:
                 digest.update(data)
             del batch
             self._queue.task_done()
+        self._queue.task_done()
 
 
 @contextmanager
 def hash_lane() -> Iterator[HashLane]:
-    """A lane whose thread ends with the block."""
+    """A lane whose thread ends with the block; by then everything handed over is in its digest."""
     _keep_freed_buffers()
     lane = HashLane()
     lane._thread.start()
     try:
         yield lane
     finally:
+        lane._hand_over()
         lane._queue.put(None)
         lane._thread.join()
 

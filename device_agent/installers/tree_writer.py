@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from device_agent.installers.crash import crash_point
 from device_agent.installers.hashing import HashLane, sha256
@@ -22,6 +22,7 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LARGE: Final = 64 * 1024
 """Below this a hand-over to another thread costs more than the hash."""
 _FLUSH: Final = 8 * 1024 * 1024
+_UNSETTLED: Final = 256
 
 
 class TreeWriter:
@@ -32,13 +33,21 @@ class TreeWriter:
         self._names = MemberNames()
         self._open: list[tuple[str, int]] = []
         self._root, self._lane = root, lane
-        self.records = TreeRecords()
+        self._records = TreeRecords()
+        self._hashing: list[tuple[str, int, int, Any]] = []
+        """Path, mode, size and digest of files that the lane may not have hashed to their end."""
         self.bytes_kept = 0
         """Content that was there already and was not written again."""
 
     def __len__(self) -> int:
         """Files and directories so far."""
         return len(self._names)
+
+    @property
+    def records(self) -> TreeRecords:
+        """What has been written so far (rule 3)."""
+        self._settle()
+        return self._records
 
     def close(self) -> None:
         """Let go of all descriptors."""
@@ -54,7 +63,7 @@ class TreeWriter:
         descriptor = self._step(parent, name)
         self._open.append((name, descriptor))
         os.fchmod(descriptor, 0o755)
-        self.records.add(path, directory=True, mode=0o755, size=0, digest="-")
+        self._records.add(path, directory=True, mode=0o755, size=0, digest="-")
         crash_point("stage.after_entry")
 
     def file(self, path: str, mode: int, size: int, pieces: Iterable[memoryview], digest: str | None = None) -> None:
@@ -67,10 +76,22 @@ class TreeWriter:
             os.fchmod(descriptor, mode)
         finally:
             os.close(descriptor)
-        self.records.add(path, directory=False, mode=mode, size=size, digest=digest or found)
+        if digest is not None:
+            self._records.add(path, directory=False, mode=mode, size=size, digest=digest)
+        else:
+            self._hashing.append((path, mode, size, found))
+            if len(self._hashing) >= _UNSETTLED:
+                self._settle()
         crash_point("stage.after_entry")
 
-    def _fill(self, descriptor: int, size: int, pieces: Iterable[memoryview], *, fresh: bool, hashed: bool) -> str:
+    def _settle(self) -> None:
+        """The digests of all files are known. Not after each file: the lane would stand still between any two."""
+        self._lane.drain()
+        for path, mode, size, digest in self._hashing:
+            self._records.add(path, directory=False, mode=mode, size=size, digest=digest.hexdigest())
+        self._hashing.clear()
+
+    def _fill(self, descriptor: int, size: int, pieces: Iterable[memoryview], *, fresh: bool, hashed: bool) -> Any:
         digest, offset, beside = sha256(), 0, size >= _LARGE
         for piece in pieces:
             if hashed and beside:
@@ -89,10 +110,7 @@ class TreeWriter:
                 os.posix_fadvise(descriptor, start, offset - start, os.POSIX_FADV_DONTNEED)
         if not fresh:
             os.ftruncate(descriptor, size)
-        if beside:
-            self._lane.drain()
-        text: str = digest.hexdigest()
-        return text
+        return digest
 
     def _holds(self, descriptor: int, piece: memoryview, offset: int) -> bool:
         if os.pread(descriptor, len(piece), offset) != piece:

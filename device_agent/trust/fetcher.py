@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tuf.api.exceptions import DownloadHTTPError
-from tuf.ngclient import FetcherInterface
 
+from device_agent.trust.tuf_client import FetcherInterface
 from fleet_protocol.errors import ProtocolError, TransportError
 from fleet_protocol.ids import shown
 from fleet_protocol.screening import screen

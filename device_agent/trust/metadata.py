@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import TargetFile
-from tuf.ngclient import Updater, UpdaterConfig
 
 from device_agent.trust.fetcher import BASE, RetainedFetcher, Want
 from device_agent.trust.refusals import refusal
 from device_agent.trust.store import ROOT_FILE, TrustStore
+from device_agent.trust.tuf_client import Updater, UpdaterConfig
 from fleet_protocol import limits, strict_json
 from fleet_protocol.acceptance import CatalogueTarget
 from fleet_protocol.catalogue import FLOOR_MEMBER, TargetInfo, parse_floor

@@ -65,3 +65,13 @@ def test_the_command_line_starts_light(module: str) -> None:
     modules = set(json.loads(done.stdout))
     assert _heavy(modules) == set()
     assert not modules & {"ssl", "paho.mqtt.client", "psutil"}
+
+
+def test_verifying_documents_needs_no_http_and_leaves_tuf_whole() -> None:
+    """They are a seventh of the largest worker's memory."""
+    program = (
+        "import json, sys, device_agent.trust.metadata; print(json.dumps(sorted(sys.modules)))\n"
+        "from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher; assert 'urllib3' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & {"urllib3", "ssl", "http.client", "email", "tuf.ngclient.urllib3_fetcher"}

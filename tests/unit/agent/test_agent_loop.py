@@ -235,6 +235,41 @@ def test_a_recall_kills_the_download(world: World) -> None:
     assert world.attempts.orders[0].op == "discard"
 
 
+def test_an_artifact_is_not_moved_while_a_document_is_verified_or_signed(world: World) -> None:
+    """Both take a large worker; the device has memory for one."""
+    world.assign()
+    world.obey(1, _deployment())
+    assert world.documents.history[-2:] == ["manifest", "sign"]
+    assert (world.documents.orders, world.attempts.history) == ([], ["fetch"])
+    order = world.attempts.orders.pop(0)
+    order.done({"ok": True, "result": {}})
+    world.inbox.take(0.0)()  # type: ignore[misc]  # the end of the download, and the loop's turn, but for the signature
+    world.agent._tend()
+    assert [order.op for order in world.documents.orders] == ["sign"]
+    assert world.attempts.history == ["fetch"]
+    world.turn()
+    assert world.attempts.history == ["fetch", "stage"]
+
+
+def test_a_document_does_not_wait_for_a_download_nor_going_back_for_a_document(world: World) -> None:
+    world.assign()
+    world.obey(1, _deployment())
+    world.broker.publish(MANIFEST, b"manifest 2", retain=True)
+    world.turn()
+    assert [order.op for order in world.documents.orders] == ["manifest"]
+    assert [order.op for order in world.attempts.orders] == ["fetch"]
+    world.documents.refuse("manifest", "signature")
+    for op, result in (("fetch", {}), ("stage", {"tree": "0" * 64})):
+        world.attempts.answer(op, result)
+        world.turn()
+    world.broker.publish(MANIFEST, b"manifest 3", retain=True)
+    world.turn()
+    assert [order.op for order in world.documents.orders] == ["manifest"]
+    world.attempts.refuse("activate", "start")
+    world.turn()
+    assert [order.op for order in world.attempts.orders] == ["revert"]
+
+
 def test_progress_of_a_download_is_shown(world: World) -> None:
     world.assign()
     world.obey(1, _deployment())
@@ -315,6 +350,8 @@ def test_a_full_disk_stops_everything_but_the_heartbeat(world: World) -> None:
     for _ in range(3):
         world.later()
         if world.documents.orders:
+            world.documents.refuse("manifest", "unreachable")
+            world.turn()
             break
     assert world.attempts.history[:1] == ["fetch"]
 

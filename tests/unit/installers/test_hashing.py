@@ -35,6 +35,15 @@ def test_several_digests_share_a_lane() -> None:
         assert odd.hexdigest() == hashlib.sha256(b"".join(pieces[1::2])).hexdigest()
 
 
+@pytest.mark.parametrize("size", [0, 1, 300_000, 20 * MIB])
+def test_after_the_block_everything_is_hashed_and_nobody_is_waited_for(size: int) -> None:
+    digest = sha256()
+    with hash_lane() as lane:
+        lane.update(digest, bytes(size))
+    assert digest.hexdigest() == hashlib.sha256(bytes(size)).hexdigest()
+    lane.drain()
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 def test_buffers_are_made_of_the_memory_of_the_ones_before() -> None:
     """Each page that the kernel has to find and to clear again is a fault."""

@@ -69,6 +69,18 @@ def test_a_good_archive_becomes_its_tree(tmp_path: Path) -> None:
     assert (digest, kept) == (tree_digest(tmp_path / "slot"), 0)
 
 
+def test_many_files_of_all_sizes_have_the_digest_of_what_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones are hashed here, large ones beside, and their digests are asked for a few at a time."""
+    monkeypatch.setattr(tree_writer, "_UNSETTLED", 3)
+    sizes = [0, 1, 511, 65_535, 65_536, 65_537, 131_072, 300_000]
+    artifact = packed({f"{number % 5}/{number}": os.urandom(sizes[number % len(sizes)]) for number in range(41)})
+    digest, kept = unpacked(artifact, tmp_path)
+    assert (digest, kept) == (tree_digest(tmp_path / "slot"), 0)
+    assert unpacked(artifact, tmp_path) == (digest, artifact.unpacked_size)
+
+
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:

@@ -12,6 +12,7 @@ import io
 import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ _UNPACKERS: Final[Mapping[str, Callable[[IO[bytes]], Any]]] = {
     "control.tar.xz": lzma.open,
     "control.tar.zst": lambda packed: zstandard.ZstdDecompressor(max_window_size=WINDOW_SIZE).stream_reader(packed),
 }
-_FAULTS: Final = (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zstandard.ZstdError, UnicodeDecodeError)
+_FAULTS: Final = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError, tarfile.TarError, UnicodeError)
 """What unpacking damaged data may raise."""
 
 

@@ -7,7 +7,6 @@ from typing import Final
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.driver import DriverInstaller
 from device_agent.installers.files import FilesInstaller
-from device_agent.installers.package import PackageInstaller
 from device_agent.installers.port import Device, Installer, Part, PartId
 from device_agent.installers.programs import Programs, search_path
 from device_agent.installers.service import ServiceInstaller
@@ -18,10 +17,17 @@ from device_agent.systemd.systemctl import is_running
 from fleet_protocol.catalogue import Kind
 from fleet_protocol.errors import InstallError
 
+
+def _package(device: Device) -> Installer:
+    from device_agent.installers.package import PackageInstaller  # noqa: PLC0415 - few releases bring packages
+
+    return PackageInstaller(device)
+
+
 INSTALLERS: Final[Mapping[Kind, Callable[[Device], Installer]]] = {
     "driver": DriverInstaller,
     "files": FilesInstaller,
-    "package": PackageInstaller,
+    "package": _package,
     "service": ServiceInstaller,
 }
 ORDER: Final[tuple[Kind, ...]] = ("package", "driver", "files", "service", "image", "agent")

@@ -27,8 +27,13 @@ from tests.fakes.waiting import until
 
 PATIENCE_S = 1_800.0
 """Only bounds a hang; nothing is asserted about time."""
-MEMORY_MB = 1024
 GOLDEN = "golden"
+MACHINE = (
+    *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "1024"),
+    *("-accel", "tcg,thread=multi", "-nodefaults", "-display", "none", "-no-reboot"),
+    *("-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", "-device", "virtio-serial-device"),
+)
+"""A snapshot can only be gone on with on the machine that it was taken on."""
 _TOOLS = {
     "qemu-system-aarch64": "qemu-system-arm",
     "qemu-img": "qemu-utils",
@@ -92,18 +97,15 @@ class VM:
 
     def _command(self, clock: str) -> list[str]:
         return [
-            *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2"),
-            *("-accel", "tcg,thread=multi", "-m", str(MEMORY_MB), "-nodefaults", "-display", "none", "-no-reboot"),
+            *MACHINE,
             *("-rtc", f"base={clock}", "-serial", f"file:{self._place / 'serial.log'}"),
             *("-drive", f"file={self._disk},if=none,id=disk,format=qcow2,cache=writeback"),
             *("-device", "virtio-blk-device,drive=disk"),
-            *("-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net"),
-            *("-device", "virtio-serial-device"),
             *("-chardev", f"socket,path={self._place / 'guest'},server=on,wait=off,id=guest"),
             *("-device", "virtserialport,chardev=guest,name=org.qemu.guest_agent.0"),
             *("-qmp", f"unix:{self._place / 'monitor'},server=on,wait=off"),
             *("-kernel", str(self._image / "vmlinuz"), "-initrd", str(self._image / "initrd.gz")),
-            *("-append", "console=ttyAMA0 quiet loglevel=3 systemd.show_status=0 root=/dev/vda"),
+            *("-append", "console=ttyAMA0 quiet loglevel=3 systemd.show_status=0 root=/dev/vda panic=1"),
         ]
 
     @property
@@ -116,6 +118,12 @@ class VM:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        self._hang_up()
+
+    def gone(self) -> None:
+        """Wait until it has gone down by itself: a panic makes it reboot, and a reboot ends it."""
+        assert self._process is not None
+        self._process.wait(PATIENCE_S)
         self._hang_up()
 
     def shut_down(self) -> None:

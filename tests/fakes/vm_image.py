@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.fakes import debian_tree, lab_cache
 from tests.fakes.agent_wheels import agent_wheels
-from tests.fakes.qemu import GOLDEN, VM
+from tests.fakes.qemu import GOLDEN, MACHINE, VM
 
 HERE = Path(__file__).parents[1] / "device" / "vm"
 WHEELS = "/usr/local/share/fairlead"
@@ -47,9 +47,7 @@ def agent_image() -> Path:
             device.save(GOLDEN)
         archive.unlink()
 
-    return lab_cache.cached(
-        "golden", lab_cache.digest([base.name, wheels.name, HERE.parents[1] / "fakes/qemu.py"]), build
-    )
+    return lab_cache.cached("golden", lab_cache.digest([base.name, wheels.name, *MACHINE]), build)
 
 
 def golden_disk(place: Path) -> Path:

@@ -10,7 +10,7 @@ _SOURCE = Path(__file__).parents[1] / "device" / "driver"
 
 
 def kernel_modules() -> Path:
-    """A folder for each build with `<kernel>/fairlead_demo.ko` in it: one and two are good, fails and panics are not."""
+    """A folder for each build with `<kernel>/fairlead_demo.ko` in it: one and two are good, the others are not."""
     base = base_image()
 
     def build(place: Path) -> None:

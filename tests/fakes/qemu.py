@@ -31,7 +31,8 @@ GOLDEN = "golden"
 MACHINE = (
     *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "1024"),
     *("-accel", "tcg,thread=multi", "-nodefaults", "-display", "none", "-no-reboot"),
-    *("-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", "-device", "virtio-serial-device"),
+    *("-device", "virtio-blk-device,drive=disk", "-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net"),
+    *("-device", "virtio-serial-device", "-device", "virtserialport,chardev=guest,name=org.qemu.guest_agent.0"),
 )
 """A snapshot can only be gone on with on the machine that it was taken on."""
 _TOOLS = {
@@ -100,9 +101,7 @@ class VM:
             *MACHINE,
             *("-rtc", f"base={clock}", "-serial", f"file:{self._place / 'serial.log'}"),
             *("-drive", f"file={self._disk},if=none,id=disk,format=qcow2,cache=writeback"),
-            *("-device", "virtio-blk-device,drive=disk"),
             *("-chardev", f"socket,path={self._place / 'guest'},server=on,wait=off,id=guest"),
-            *("-device", "virtserialport,chardev=guest,name=org.qemu.guest_agent.0"),
             *("-qmp", f"unix:{self._place / 'monitor'},server=on,wait=off"),
             *("-kernel", str(self._image / "vmlinuz"), "-initrd", str(self._image / "initrd.gz")),
             *("-append", "console=ttyAMA0 quiet loglevel=3 systemd.show_status=0 root=/dev/vda panic=1"),

@@ -40,9 +40,10 @@ def _build(place: Path) -> None:
         *(_codename(), str(root), *sources()),
     ]
     lab_cache.build_with(argv, place / "build.log", env={**os.environ, "TMPDIR": str(place)})
-    for name in ("etc/apt/sources.list", "etc/apt/sources.list.d", "var/lib/apt/lists", "var/cache/apt"):
-        path = root / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    (root / "etc/apt/sources.list").unlink(missing_ok=True)
+    for name in ("etc/apt/sources.list.d", "var/lib/apt/lists", "var/cache/apt"):
+        shutil.rmtree(root / name)
+        (root / name).mkdir()
     (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (root / "etc/hostname").write_text("device\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost device\n")

@@ -166,6 +166,10 @@ class Container:
         else:
             shutil.copy(local, place)
 
+    def put_text(self, remote: str, text: str) -> None:
+        """Write a file of the device, switched on or not."""
+        self.file(remote).write_text(text)
+
     def get(self, remote: str) -> bytes:
         """The content of a file of the device, switched on or not."""
         return self.file(remote).read_bytes()

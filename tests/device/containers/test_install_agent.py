@@ -14,6 +14,22 @@ from tests.fakes.waiting import until
 NODE = "node-1"
 AGENT = "fairlead-agent.service"
 HOME = "/opt/fairlead"
+WORK = (
+    "useradd --system --create-home --home-dir /home/tester tester",
+    "su tester -s /bin/sh -c 'id && test ! -w /etc/passwd'",
+    "userdel --remove tester",
+    "mount -t tmpfs tmpfs /mnt && umount /mnt",
+    "mknod /root/null c 1 3 && rm /root/null",
+    "install -m 4755 /bin/true /usr/bin/set-id && rm /usr/bin/set-id",
+    "systemctl daemon-reload && systemctl restart dbus && systemctl is-active dbus",
+    "ldconfig",
+    "update-alternatives --install /usr/bin/tester tester /bin/true 1 && update-alternatives --remove-all tester",
+    "chattr +i /root/work.sh && chattr -i /root/work.sh",
+    "setcap cap_net_raw+ep /bin/true && setcap -r /bin/true",
+    "dpkg --configure --pending && apt-get check",
+    "ip address",
+)
+"""What packages do when they are installed."""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +93,21 @@ def test_a_mistake_is_one_line_and_changes_nothing(device: Container, words: str
     assert said in err
     assert err.count("\n") == 1, err
     assert (_settings(device), _process(device)) == (before, process)
+
+
+def test_the_hardening_lets_maintainer_scripts_do_their_work(device: Container) -> None:
+    unit = device.get(f"/etc/systemd/system/{AGENT}").decode()
+    hardening = unit.partition("LimitCORE=0\n")[2].partition("\n[Install]")[0].split("\n")
+    options = " ".join(f"--property='{line}'" for line in hardening if line)
+
+    def outcomes(*sandbox: str) -> list[str]:
+        script = "; ".join(f"{{ {line}; }} >/dev/null 2>&1; echo $?" for line in WORK)
+        device.put_text("/root/work.sh", script)
+        return device.do(f"systemd-run --quiet --wait --pipe {' '.join(sandbox)} /bin/sh /root/work.sh").split()
+
+    assert "SystemCallFilter=" in options
+    assert outcomes(options) == outcomes() == ["0"] * len(WORK)
+    assert device.run(f"systemd-run --quiet --wait --pipe {options} /usr/bin/unshare --mount true")[0] != 0
 
 
 def test_the_hardening_is_as_the_document_says(device: Container) -> None:

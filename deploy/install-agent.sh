@@ -18,6 +18,7 @@
 #
 # Without --settings and --device only the program and its unit are laid down, for an image that many devices start from.
 set -euo pipefail
+umask 022 # its workers, which are not root, read the program too
 
 home=/opt/fairlead
 config=/etc/fairlead/agent.toml

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.adapters.files import make_dir, remove, remove_tree
+from device_agent.adapters.files import remove, remove_tree
+from device_agent.adapters.state_folders import KEY, make_state_dir
 from device_agent.host.wishes import (
+    ACCOUNT,
     AGENT_TOML,
     Wishes,
     adopted_files,
@@ -31,13 +33,13 @@ from fleet_protocol.errors import PolicyError
 
 UNIT: Final = "fairlead-agent.service"
 _UNIT_FILE: Final = f"/etc/systemd/system/{UNIT}"
+_ACCOUNT_FILE: Final = "/etc/sysusers.d/fairlead-agent.conf"
 _WANTED: Final = f"/etc/systemd/system/multi-user.target.wants/{UNIT}"
 PROGRAM: Final = Path("/opt/fairlead/venv/bin/fairlead-agent")
 CONFIG: Final = Path("/etc/fairlead/agent.toml")
 STATE_DIR: Final = Path("/var/lib/fairlead-agent")
-_KEY: Final = "device.pem"
 _CERTIFICATE_MODES: Final = {"ca_file": 0o644, "cert_file": 0o644, "key_file": 0o600}
-_SYSTEMCTL_S: Final = 300.0
+_PATIENCE_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +71,12 @@ def install(place: Place, wishes: Wishes, *, start: bool) -> int:
     _check(place)
     settings = _settle(place, wishes)
     state_dir = STATE_DIR if settings is None else settings.state_dir
-    make_dir(place.here(state_dir), 0o755)
-    place.here(state_dir).chmod(0o700)
+    make_state_dir(place.here(state_dir))
+    SystemFiles(place.root).write(_ACCOUNT_FILE, f'u {ACCOUNT} - "Fairlead agent: workers" -\n'.encode())
     changed = _put_unit(place, state_dir)
-    enrolled = (place.here(state_dir) / _KEY).is_file()
+    enrolled = (place.here(state_dir) / KEY).is_file()
     if place.live:
+        _run("systemd-sysusers", _ACCOUNT_FILE)
         _systemctl("daemon-reload")
         if start and settings is not None and enrolled and (changed or not _runs_this_program()):
             _systemctl("restart", UNIT)
@@ -94,6 +97,7 @@ def uninstall(place: Place, *, purge: bool) -> int:
         _systemctl("disable", "--now", UNIT)
     files.remove(_WANTED)
     files.remove(_UNIT_FILE)
+    files.remove(_ACCOUNT_FILE)
     if place.live:
         _systemctl("daemon-reload")
         _end_services(state_dir)
@@ -193,7 +197,7 @@ def _next(place: Place, settings: AgentSettings | None, *, enrolled: bool, start
 
 def _purge(place: Place, settings: AgentSettings | None, state_dir: Path) -> None:
     """Remove what the agent made, and of the directory that the settings are in only them and what they name there."""
-    if (place.here(state_dir) / _KEY).exists():
+    if (place.here(state_dir) / KEY).exists():
         remove_tree(place.here(state_dir))
     config = place.here(place.config)
     named = () if settings is None else files_of(settings)
@@ -223,15 +227,19 @@ def _end_services(state_dir: Path) -> None:
 
 
 def _systemctl(*words: str) -> str:
-    done = subprocess.run(  # noqa: S603 - fixed command
-        ["systemctl", *words],  # noqa: S607 - root's own search path
+    return _run("systemctl", *words)
+
+
+def _run(*words: str) -> str:
+    done = subprocess.run(  # noqa: S603 - fixed commands
+        words,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_SYSTEMCTL_S,
+        timeout=_PATIENCE_S,
         check=False,
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise PolicyError("setup", f"systemctl {' '.join(words)}: {last}")
+        raise PolicyError("setup", f"{' '.join(words)}: {last}")
     return done.stdout

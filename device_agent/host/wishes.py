@@ -16,6 +16,8 @@ CERTIFICATES: Final = {"broker_ca": "ca_file", "broker_cert": "cert_file", "brok
 """Each wish that is a file, and the key of `[broker]` that names its copy."""
 AGENT_TOML: Final = "agent.toml"
 _NEEDED: Final = ("device", "fleet", "broker")
+ACCOUNT: Final = "fairlead-agent"
+"""Whom workers that read strangers' bytes run as."""
 _HEAD: Final = "# Made by `fairlead-agent install`, and yours from then on: deploy/agent.toml shows every key.\n"
 
 
@@ -86,7 +88,10 @@ def check_agreement(wishes: Wishes, config: Path, there: AgentSettings) -> None:
 def adopted_text(folder: Path, state_dir: Path) -> str:
     """The folder's agent.toml for a device on which it lies beside the same files, and state in `state_dir`."""
     text = (folder / AGENT_TOML).read_text(encoding="utf-8")
-    return re.sub(r"(?m)^state_dir\s*=.*$", lambda _: f"state_dir = {_quoted(state_dir)}", text, count=1)
+    lines = [f"state_dir = {_quoted(state_dir)}"]
+    if not re.search(r"(?m)^worker_user\s*=", text):
+        lines.append(f"worker_user = {_quoted(ACCOUNT)}")
+    return re.sub(r"(?m)^state_dir\s*=.*$", lambda _: "\n".join(lines), text, count=1)
 
 
 def adopted_files(folder: Path, settings: AgentSettings) -> list[Path]:
@@ -110,6 +115,7 @@ def _lines(wishes: Wishes, config: Path, state_dir: Path) -> Iterator[str]:
     yield f"fleet = {_quoted(wishes.fleet)}"
     yield f"class = {_quoted(wishes.device_class or os.uname().machine.lower())}"
     yield f"state_dir = {_quoted(state_dir)}"
+    yield f"worker_user = {_quoted(ACCOUNT)}"
     yield f"\n[broker]\nurl = {_quoted(wishes.broker)}"
     for key in wishes.certificates():
         yield f"{key} = {_quoted(certificate(config, key))}"

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from device_agent.adapters.state_folders import KEY
 from device_agent.host.place import CONFIG, PROGRAM, STATE_DIR, UNIT
 from device_agent.settings import Intervals, load
-from device_agent.trust import device_key
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def test_the_example_agent_settings_are_accepted():
 def test_the_unit_is_of_the_paths_and_the_rhythm_of_the_agent():
     unit = (ROOT / "deploy" / "systemd" / UNIT).read_text(encoding="utf-8")
     assert f"ExecStart={PROGRAM} run --config {CONFIG}\n" in unit
-    for path in (CONFIG, STATE_DIR / device_key.FILE):
+    for path in (CONFIG, STATE_DIR / KEY):
         assert f"ConditionPathExists={path}\n" in unit
     watchdog = re.search(r"^WatchdogSec=(\d+)$", unit, re.MULTILINE)
     assert watchdog is not None

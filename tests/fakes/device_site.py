@@ -84,7 +84,7 @@ class DeviceSite:
         place.install(where, Wishes(settings=self._folder(name, settings)), start=True)
         made = load(where.here(where.config))
         enroll(
-            replace(made, state_dir=where.here(made.state_dir)),
+            replace(made, state_dir=where.here(made.state_dir), worker_user=None),  # an account of the device only
             Enrolment(self.server.url, f"@{self.server.data_dir / 'token'}", GROUP, None),
         )
 

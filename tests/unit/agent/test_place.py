@@ -66,6 +66,7 @@ def test_words_become_settings_and_twice_is_once(image: Path, tmp_path: Path) ->
     assert (settings.device, settings.fleet, settings.device_class) == ("node-1", "acme", "aarch64")
     assert (settings.broker.host, settings.broker.tls) == ("broker.example", True)
     assert settings.state_dir == Path("/") / STATE
+    assert settings.worker_user == "fairlead-agent"
     assert settings.variables == {"NAME": 'a "b" \\ é', "PORT": "9000"}
     assert settings.download.allowed_hosts == ("10.0.0.1",)
     assert settings.broker.key_file == Path("/etc/fairlead/broker-key.pem")
@@ -91,6 +92,7 @@ def test_the_folder_of_the_broker_becomes_settings(image: Path, folder: Path) ->
     assert _install(image, "--settings", str(folder)) == 0
     settings = load(image / CONFIG)
     assert (settings.device, settings.fleet, settings.state_dir) == ("node-1", "acme", Path("/") / STATE)
+    assert settings.worker_user == "fairlead-agent"
     for path, mode in ((settings.broker.ca_file, 0o644), (settings.broker.key_file, 0o600)):
         assert path is not None
         assert path.stat().st_mode & 0o777 == mode

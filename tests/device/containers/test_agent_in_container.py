@@ -123,7 +123,7 @@ def test_a_power_cut_in_mid_install_leaves_one_release(site: DeviceSite, device:
 
 
 def test_a_resident_that_stands_still_is_started_anew(site: DeviceSite, device: Container, idler: Idler) -> None:
-    _unit_says(device, "RestartSec=0.1", "WatchdogSec=2")
+    _unit_says(device, "RestartSec=0.1", "WatchdogSec=10")
     device.do(f"systemctl daemon-reload && systemctl restart {AGENT}")
     before = _agent(device)
     device.do(f"kill -STOP {before}")

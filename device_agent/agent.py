@@ -25,7 +25,7 @@ from device_agent.local_desk import LocalDesk
 from device_agent.log import Log
 from device_agent.operations import Operation, event, fault, operation
 from device_agent.outbox_pump import OutboxPump
-from device_agent.ports import Journal, Link, Outbox, Probes, Services, Spool, Worker
+from device_agent.ports import Journal, Link, Outbox, Overseer, Probes, Services, Spool, Worker
 from device_agent.reporter import Reporter
 from device_agent.settings import AgentSettings, Intervals
 from fleet_protocol import messages, topics
@@ -49,6 +49,7 @@ class Ports:
     """Runs downloads and installation steps, so that a recall is seen meanwhile."""
     services: Services
     probes: Probes
+    overseer: Overseer
     clock: Clock
     log: Log
     boot: str
@@ -117,6 +118,7 @@ class Agent:
     def run(self) -> None:
         """Until `stop`: then services are ended where the owner wants that, and `offline` is published."""
         self._begin()
+        self._ports.overseer.ready()
         try:
             while not self._stopping:
                 happening = self._inbox.take(self._wake_s())
@@ -162,13 +164,14 @@ class Agent:
         self._link.start()
 
     def _end(self) -> None:
+        self._ports.overseer.stopping()
         self._attempts.cancel()
         self._ports.services.stop(services_too=self._settings.stop_services_on_exit)
         self._link.stop()
 
     def _wake_s(self) -> float:
         """Rule 3."""
-        parts = (self._driver, self._announcer, self._documents, self._reporter)
+        parts = (self._driver, self._announcer, self._documents, self._reporter, self._ports.overseer)
         moments = [part.wake_s() for part in parts]
         return min([moment for moment in moments if moment is not None], default=self._clock.mono_s() + _LONGEST_S)
 
@@ -180,6 +183,7 @@ class Agent:
         self._announcer.tend(self._shown)
         self._pump.tend()
         self._attempts.tend()
+        self._ports.overseer.alive()
 
     def _noted(self, happened: Event, before: Record) -> None:
         """What the shell itself follows of the record."""

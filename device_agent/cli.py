@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command in ("install", "uninstall"):
+        return _place(arguments)
     settings = load(arguments.config)
     if arguments.command == "run":
         _resident(settings)
@@ -54,6 +56,28 @@ def _run(arguments: argparse.Namespace) -> int:
     from device_agent.doctor import doctor  # noqa: PLC0415
 
     return doctor(settings)
+
+
+def _place(arguments: argparse.Namespace) -> int:
+    from device_agent.host.place import PROGRAM, Place, install, uninstall  # noqa: PLC0415 - `run` must not load it
+    from device_agent.host.wishes import Wishes  # noqa: PLC0415
+
+    place = Place(root=arguments.into, config=arguments.config, program=arguments.program or PROGRAM)
+    if arguments.command == "uninstall":
+        return uninstall(place, purge=arguments.purge)
+    wishes = Wishes(
+        device=arguments.device,
+        fleet=arguments.fleet,
+        device_class=arguments.device_class,
+        broker=arguments.broker,
+        broker_ca=arguments.broker_ca,
+        broker_cert=arguments.broker_cert,
+        broker_key=arguments.broker_key,
+        allow_hosts=tuple(arguments.allow_host),
+        variables=tuple(arguments.variable),
+        settings=arguments.settings,
+    )
+    return install(place, wishes, start=not arguments.no_start)
 
 
 def _resident(settings: AgentSettings) -> NoReturn:
@@ -79,7 +103,27 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", "what the running agent says of itself")
     status.add_argument("--json", action="store_true", help="print the agent's own JSON")
     _command(commands, "doctor", "check what the agent needs, one line each, with what to do")
+    _install_options(_command(commands, "install", "give the agent its unit, directories and settings on this machine"))
+    uninstall = _command(commands, "uninstall", "stop the agent and take its unit away; settings and state are kept")
+    uninstall.add_argument("--purge", action="store_true", help="remove settings, keys and state too")
+    for command in (commands.choices["install"], uninstall):
+        command.add_argument("--root", dest="into", type=Path, default=Path("/"), metavar="DIR", help="in this image")
+        command.add_argument("--program", type=Path, help="what the unit runs (/opt/fairlead/venv/bin/fairlead-agent)")
     return parser
+
+
+def _install_options(install: argparse.ArgumentParser) -> None:
+    install.add_argument("--settings", type=Path, metavar="DIR", help="the folder that `fairlead broker device` made")
+    install.add_argument("--device", help="this device's name, where there is no such folder")
+    install.add_argument("--fleet", help="the fleet's name, as in its root")
+    install.add_argument("--class", dest="device_class", metavar="CLASS", help="what hardware this is (uname -m)")
+    install.add_argument("--broker", metavar="URL", help="mqtt://host:port or mqtts://host:port")
+    install.add_argument("--broker-ca", type=Path, metavar="FILE", help="who signs the broker's certificate")
+    install.add_argument("--broker-cert", type=Path, metavar="FILE", help="this device's certificate")
+    install.add_argument("--broker-key", type=Path, metavar="FILE", help="the key of that certificate")
+    install.add_argument("--allow-host", action="append", default=[], metavar="HOST", help="may be downloaded from")
+    install.add_argument("--variable", action="append", default=[], metavar="NAME=VALUE", help="for releases")
+    install.add_argument("--no-start", action="store_true", help="leave the running agent as it is")
 
 
 def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, text: str) -> argparse.ArgumentParser:

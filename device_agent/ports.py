@@ -160,3 +160,19 @@ class Probes(Protocol):
 
     def telemetry(self) -> Mapping[str, float]: ...
     def checks(self) -> list[CheckResult]: ...
+
+
+class Overseer(Protocol):
+    """Whoever started the agent, and starts it anew where its loop stands still."""
+
+    def ready(self) -> None:
+        """The agent does its work now."""
+
+    def alive(self) -> None:
+        """The loop went round."""
+
+    def stopping(self) -> None:
+        """The agent ends in good order."""
+
+    def wake_s(self) -> float | None:
+        """The monotonic moment at which the loop has to go round at the latest; None where nobody minds."""

@@ -10,6 +10,7 @@ from device_agent.adapters.link_reader import LinkReader
 from device_agent.adapters.local_http import LocalHttp
 from device_agent.adapters.mqtt import MqttLink
 from device_agent.adapters.outbox import DiskOutbox
+from device_agent.adapters.overseer import SystemdOverseer
 from device_agent.adapters.services import DeviceServices
 from device_agent.adapters.spool import DocumentSpool
 from device_agent.adapters.state_folders import lay_out
@@ -97,6 +98,7 @@ class _Resident:
     def __init__(self, settings: AgentSettings, config: Path, log: Log, *, worker_user: bool) -> None:
         self._settings, self._log = settings, log
         self._inbox = inbox = Inbox()
+        self._overseer = SystemdOverseer()
         intake = Intake(settings.topics, lambda: inbox.put(_nothing))
         ear = _Ear(inbox, intake)
         link = MqttLink(settings, ear, log)
@@ -116,6 +118,7 @@ class _Resident:
             attempts=self._workers[1],
             services=services,
             probes=DeviceProbes(settings, services, lambda: link.connected),
+            overseer=self._overseer,
             clock=TrustedClock(settings.state_dir),
             log=log,
             boot=Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(),
@@ -135,6 +138,7 @@ class _Resident:
                 http.stop()
             for worker in self._workers:
                 worker.close()
+            self._overseer.close()
 
     def _http(self) -> LocalHttp | None:
         port = self._settings.http_port

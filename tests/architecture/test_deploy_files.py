@@ -1,8 +1,11 @@
 """What we hand to users as an example has to work as it stands."""
 
+import re
 from pathlib import Path
 
-from device_agent.settings import load
+from device_agent.adapters.state_folders import KEY
+from device_agent.host.place import CONFIG, PROGRAM, STATE_DIR, UNIT
+from device_agent.settings import Intervals, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,8 +16,39 @@ def test_the_example_agent_settings_are_accepted():
     assert settings.broker.tls
 
 
+def test_the_unit_is_of_the_paths_and_the_rhythm_of_the_agent():
+    unit = (ROOT / "deploy" / "systemd" / UNIT).read_text(encoding="utf-8")
+    assert f"ExecStart={PROGRAM} run --config {CONFIG}\n" in unit
+    for path in (CONFIG, STATE_DIR / KEY):
+        assert f"ConditionPathExists={path}\n" in unit
+    watchdog = re.search(r"^WatchdogSec=(\d+)$", unit, re.MULTILINE)
+    assert watchdog is not None
+    # The loop is woken for its sign of life only after half of that time.
+    assert int(watchdog[1]) / 2 > Intervals().heartbeat_s
+
+
+def test_an_agent_gets_no_other_packages_than_everybody():
+    whole = _pins(ROOT / "requirements.lock")
+    agent = _pins(ROOT / "requirements-agent.lock")
+    assert {"tuf", "paho-mqtt", "psutil"} <= agent.keys()
+    assert agent.items() <= whole.items()
+
+
+def _pins(lock: Path) -> dict[str, tuple[str, ...]]:
+    """Version and hashes by package."""
+    entries = re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").strip())
+    return {entry.partition("==")[0]: tuple(re.findall(r"==[^ ]+|sha256:\w+", entry)) for entry in entries}
+
+
 def test_every_link_in_the_front_documents_leads_somewhere():
-    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/adr/README.md"):
+    for name in (
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/adr/README.md",
+        "docs/device.md",
+        "docs/testing.md",
+    ):
         document = ROOT / name
         for target in _links(document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{name} links to {target}"

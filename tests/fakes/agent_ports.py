@@ -61,6 +61,26 @@ class FakeOutbox:
         self.kept.pop(counter, None)
 
 
+class FakeOverseer:
+    """Hears what the agent says; minds nothing unless it is told a period."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.due_s: float | None = None
+
+    def ready(self) -> None:
+        self.heard.append("ready")
+
+    def alive(self) -> None:
+        self.heard.append("alive")
+
+    def stopping(self) -> None:
+        self.heard.append("stopping")
+
+    def wake_s(self) -> float | None:
+        return self.due_s
+
+
 class FakeSpool:
     def __init__(self) -> None:
         self.waiting: dict[str, bytes] = {}

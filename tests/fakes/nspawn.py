@@ -1,83 +1,76 @@
 """A device as a container: Debian with systemd as PID 1, on an overlay of a tree that is built once.
 
-What it can not show: kernel modules, another kernel, the loss of writes that were not synced. Needs root,
-systemd-container and mmdebstrap; the tree takes some minutes and 200 MB, once.
+    with running_container() as device:
+        status, out, err = device.run("systemctl is-active fairlead-agent")
+        device.power_cut()
+        device.start()
+
+What it can not show: kernel modules, another kernel, the loss of writes that were not synced (tests/device/vm can).
+Needs root, systemd-container and mmdebstrap.
 """
 
-import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.fakes import lab_cache
+from tests.fakes.debian_tree import debian_tree
+from tests.fakes.memory_cgroup import MemoryCgroup
+
 START_S = 120.0
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "python3", "procps")
+"""Only bounds a hang; nothing is asserted about time."""
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
-_TREE = "bookworm"
-
-
-def lab() -> Path:
-    """Where trees and running devices are kept."""
-    named = os.environ.get("FAIRLEAD_LAB")
-    return Path(named) if named else Path.home() / ".cache" / "fairlead-lab"
+_TOOLS = {"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "nsenter": "util-linux", "ip": "iproute2"}
 
 
 def missing() -> str | None:
     """Why this machine can not have such a device; None where it can."""
     if os.geteuid() != 0:
-        return "needs root"
-    if not Path("/etc/apt/sources.list.d/debian.sources").exists() and not tree().is_dir():
-        return "needs Debian's package sources"
-    for program in ("systemd-nspawn", "mmdebstrap", "nsenter"):
+        return "containers need root"
+    for program, package in _TOOLS.items():
         if shutil.which(program) is None:
-            return f"needs {program}"
+            return f"{program} is not installed: apt-get install {package}"
+    if not _can_lay_over():
+        return f"no overlay can be mounted in {lab_cache.folder()}: set FAIRLEAD_LAB to a folder on another filesystem"
     return None
 
 
-def tree() -> Path:
-    """The tree that devices stand on."""
-    return lab() / _TREE
-
-
-def build_tree() -> Path:
-    """The tree, built where it is not there yet; whoever else builds it is waited for."""
-    lab().mkdir(parents=True, exist_ok=True)
-    with (lab() / f"{_TREE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not tree().is_dir():
-            part = tree().with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)
-            subprocess.run(
-                [
-                    *("nice", "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
-                    *("--aptopt=APT::Install-Recommends false", "--aptopt=Acquire::Languages none"),
-                    *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("man", "doc", "locale", "info")),
-                    *("bookworm", str(part), "/etc/apt/sources.list.d/debian.sources"),
-                ],
-                check=True,
-            )
-            part.rename(tree())
-    return tree()
-
-
 class Container:
-    """One device. `binds` are directories of this machine that it sees, read-only, at the same place."""
+    """One device. `base` is a tree, or several of which the first lies on top; none of them is ever written to.
 
-    def __init__(self, base: Path, *, name: str = "dev", binds: Sequence[Path] = ()) -> None:
-        self._name, self._binds = name, tuple(binds)
-        self._place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=lab()))
+    `binds` are folders of this machine that it sees, read-only, at the same place. `netns` is the name of a network
+    namespace (`ip netns`) to live in, in place of one of its own with nothing in it. `memory_mb` is what all of the
+    device together may use; beyond it the kernel ends a process inside.
+    """
+
+    def __init__(
+        self,
+        base: Path | Sequence[Path],
+        *,
+        name: str = "dev",
+        binds: Sequence[Path] = (),
+        netns: str | None = None,
+        memory_mb: int | None = None,
+    ) -> None:
+        self.name, self._binds, self._netns = name, tuple(binds), netns
+        _forget_dead_owners()
+        self._place = Path(tempfile.mkdtemp(prefix=f"device-{os.getpid()}-{name}-", dir=lab_cache.folder()))
         self.root = self._place / "root"
-        for part in ("up", "work", "root"):
-            (self._place / part).mkdir()
-        layers = f"lowerdir={base},upperdir={self._place}/up,workdir={self._place}/work"
+        self.upper = self._place / "up"
+        for path in (self.upper, self._place / "work", self.root):
+            path.mkdir()
+        trees = [base] if isinstance(base, Path) else base
+        layers = f"lowerdir={':'.join(map(str, trees))},upperdir={self.upper},workdir={self._place / 'work'}"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)], check=True)
+        self._cgroup = None if memory_mb is None else MemoryCgroup(self._place.name, memory_mb)
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
@@ -87,39 +80,67 @@ class Container:
         path = self._place / "console.log"
         return path.read_text("utf-8", errors="replace") if path.exists() else ""
 
+    @property
+    def running(self) -> bool:
+        """Whether it is switched on."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
-        """Boot, and return once systemd has finished booting."""
-        command = [
+        """Switch it on, and return once systemd has finished booting."""
+        address = self._place / "notify"
+        address.unlink(missing_ok=True)
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices,
+            (self._place / "console.log").open("ab") as log,
+        ):
+            notices.bind(str(address))
+            notices.settimeout(0.5)
+            self._process = subprocess.Popen(
+                self._joined(self._command()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "NOTIFY_SOCKET": str(address)},
+            )
+            self._leader = self._booted(notices)
+
+    def _command(self) -> list[str]:
+        network = "--private-network" if self._netns is None else f"--network-namespace-path=/run/netns/{self._netns}"
+        return [
             *("systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot", "--register=no", "--keep-unit"),
-            *("--private-network", "--console=pipe", f"--machine={self._name}", "--link-journal=no"),
+            *(network, "--notify-ready=yes", "--console=pipe", f"--machine={self.name}", "--link-journal=no"),
             *("--resolv-conf=off", "--timezone=off", *(f"--bind-ro={path}" for path in self._binds)),
         ]
-        with (self._place / "console.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        end_s = time.monotonic() + START_S
-        while time.monotonic() < end_s and self._process.poll() is None:
-            if self._booted():
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"the device does not boot: {self.console[-2000:]}")
 
-    def _booted(self) -> bool:
+    def _joined(self, command: list[str]) -> list[str]:
+        """The command, run inside the device's memory limit."""
+        if self._cgroup is None:
+            return command
+        return ["/bin/sh", "-c", f'echo $$ >"{self._cgroup.processes}"; exec "$@"', "sh", *command]
+
+    def _booted(self, notices: socket.socket) -> int:
+        """Wait for what systemd-nspawn tells of it: the first process, and that everything has been started."""
         assert self._process is not None
-        with suppress(OSError):
-            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-            if children and Path(f"/proc/{children[-1]}/root/run/systemd/private").exists():
-                self._leader = int(children[-1])
-                _, out, _ = self.run("systemctl is-system-running --wait")
-                return out.strip() in ("running", "degraded")
-        return False
+        leader, waited_s = 0, 0.0
+        while self._process.poll() is None and waited_s < START_S:
+            try:
+                lines = notices.recv(4_096).decode().splitlines()
+            except TimeoutError:
+                waited_s += 0.5
+                continue
+            for line in lines:
+                name, _, value = line.partition("=")
+                leader = int(value) if name == "X_NSPAWN_LEADER_PID" else leader
+                if (name, value) == ("READY", "1"):
+                    return leader
+        raise AssertionError(f"the device does not boot: {self.console[-2_000:]}")
 
     def run(self, script: str, *, timeout_s: float = 300.0) -> tuple[int, str, str]:
         """Exit status, output and errors of a shell script on the device."""
-        enter = ["nsenter", "-t", str(self._leader), *["-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]]
+        enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
         done = subprocess.run(
-            [*enter, "/bin/sh", "-c", script],
+            self._joined([*enter, "/bin/sh", "-c", script]),
             capture_output=True,
             text=True,
             errors="replace",
@@ -130,20 +151,60 @@ class Container:
         )
         return done.returncode, done.stdout, done.stderr
 
+    def do(self, script: str) -> str:
+        """The output of a shell script that must succeed."""
+        status, out, err = self.run(script)
+        assert status == 0, f"{script!r} ended with status {status}:\n{out}{err}"
+        return out
+
     def put(self, local: Path, remote: str) -> None:
-        """Copy a file or a directory onto the device, running or not."""
-        place = self.root.joinpath(*remote.split("/")[1:])
+        """Copy a file or a folder onto the device, switched on or not."""
+        place = self.file(remote)
         place.parent.mkdir(parents=True, exist_ok=True)
         if local.is_dir():
             shutil.copytree(local, place, dirs_exist_ok=True)
         else:
             shutil.copy(local, place)
 
+    def put_text(self, remote: str, text: str) -> None:
+        """Write a file of the device, switched on or not."""
+        self.file(remote).write_text(text)
+
+    def get(self, remote: str) -> bytes:
+        """The content of a file of the device, switched on or not."""
+        return self.file(remote).read_bytes()
+
+    def file(self, remote: str) -> Path:
+        """Where this machine sees a path of the device."""
+        return self.root.joinpath(*remote.split("/")[1:])
+
     def power_cut(self) -> None:
         """Every process of the device is gone at once."""
         assert self._process is not None
-        os.kill(self._leader, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self._leader or self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def shut_down(self) -> None:
+        """Switch it off as `systemctl poweroff` does, and wait for it."""
+        assert self._process is not None
+        self.run("systemctl poweroff --no-block")
+        self._process.wait()
+
+    def reboot(self) -> None:
+        """Off in good order, and on again."""
+        self.shut_down()
+        self.start()
+
+    def close(self) -> None:
+        """Nothing of it is left."""
+        if self.running:
+            self.power_cut()
+        if self.root.is_mount():
+            subprocess.run(["umount", str(self.root)], check=True)
+        if self._cgroup is not None:
+            self._cgroup.close()
+        shutil.rmtree(self._place, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -151,19 +212,37 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None and self._process.poll() is None:
-            if self._leader:
-                os.kill(self._leader, signal.SIGKILL)
-            else:
-                self._process.kill()
-            self._process.wait()
-        subprocess.run(["umount", str(self.root)], check=False)
-        shutil.rmtree(self._place, ignore_errors=True)
+        self.close()
+
+
+def build_tree() -> Path:
+    """A bare Debian to stand on."""
+    return debian_tree()
 
 
 @contextmanager
 def running_container(*, name: str = "dev", binds: Sequence[Path] = ()) -> Iterator[Container]:
-    """A device that has booted."""
+    """A bare Debian that has booted."""
     with Container(build_tree(), name=name, binds=binds) as device:
         device.start()
         yield device
+
+
+def _can_lay_over() -> bool:
+    with tempfile.TemporaryDirectory(dir=lab_cache.folder()) as scratch:
+        for name in ("low", "up", "work", "root"):
+            (Path(scratch) / name).mkdir()
+        layers = f"lowerdir={scratch}/low,upperdir={scratch}/up,workdir={scratch}/work"
+        argv = ["mount", "-t", "overlay", "overlay", "-o", layers, f"{scratch}/root"]
+        mounted = subprocess.run(argv, capture_output=True, check=False).returncode == 0
+        if mounted:
+            subprocess.run(["umount", f"{scratch}/root"], check=True)
+        return mounted
+
+
+def _forget_dead_owners() -> None:
+    """What test runs left that were killed."""
+    for place in lab_cache.folder().glob("device-*"):
+        if not Path(f"/proc/{place.name.split('-')[1]}").exists():
+            subprocess.run(["umount", "-l", str(place / "root")], capture_output=True, check=False)
+            shutil.rmtree(place, ignore_errors=True)

@@ -20,6 +20,7 @@ from tests.fakes.agent_ports import (
     FakeClock,
     FakeJournal,
     FakeOutbox,
+    FakeOverseer,
     FakeProbes,
     FakeServices,
     FakeSpool,
@@ -63,6 +64,7 @@ class World:
         self.settings = settings
         self.broker, self.clock, self.journal = FakeBroker(), FakeClock(), FakeJournal()
         self.outbox, self.spool, self.services = FakeOutbox(), FakeSpool(), FakeServices()
+        self.overseer = FakeOverseer()
         self.boot()
 
     def boot(self) -> None:
@@ -83,6 +85,7 @@ class World:
             attempts=self.attempts,
             services=self.services,
             probes=FakeProbes(),
+            overseer=self.overseer,
             clock=clock,
             log=quiet_log(),
             boot="boot-1",
@@ -369,3 +372,18 @@ def test_the_local_health(world: World) -> None:
     world.assign()
     health = world.agent.handlers.health()
     assert (health["group"], health["broker"]["connected"]) == ("line-1", True)
+
+
+def test_the_overseer_hears_of_readiness_life_and_the_end(world: World) -> None:
+    world.agent.stop()
+    world.overseer.heard.clear()
+    world.agent.run()
+    assert world.overseer.heard[0] == "ready"
+    assert world.overseer.heard[-1] == "stopping"
+    assert "alive" in world.overseer.heard
+
+
+def test_the_loop_wakes_for_its_overseer(world: World) -> None:
+    world.overseer.due_s = world.clock.now_s + 0.25
+    assert world.later() == 0.25
+    assert world.overseer.heard[-1] == "alive"

@@ -101,6 +101,7 @@ CODES: Final[Mapping[str, Code]] = {
             "no-way-back": "this device could not go back, and the manifest does not say that it need not",
             "masked": "the owner of the device has masked the unit, or blacklisted the module",
             "worker": "the worker process died without an answer",
+            "no-memory": "the device has too little memory for a worker, or killed it",
             "withdrawn": "the release was recalled, or an operator ordered the device back",
         },
     ),

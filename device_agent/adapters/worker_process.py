@@ -2,7 +2,8 @@
 
 1. One operation at a time, in the order of their submission; at most `WAITING_MOST` wait.
 2. `done` is called exactly once per operation that was not cancelled, from this lane's own thread.
-3. A worker that dies, says nonsense, says or wants too much or falls silent for too long has the code `worker`.
+3. A worker that dies, says nonsense, says or wants too much or falls silent for too long has the code `worker`; one
+   that is killed, which is what the kernel does where memory runs out, `no-memory`.
 4. Cancelling kills the worker's whole process group, and waits for no document that the worker had asked for.
 5. A worker that is to become another user learns nothing from the agent's environment but how to run Python.
 """
@@ -32,6 +33,8 @@ from fleet_protocol import limits
 from fleet_protocol.errors import ProtocolError, TransportError
 
 WAITING_MOST: Final = 64
+_DYING_S: Final = 1.0
+"""How long the end of a process may come after the end of its output."""
 WANTS_MOST: Final = 2 * limits.ROOT_ROTATIONS
 """Documents of one operation: the longest chain of roots, and what else a refresh reads, with room to spare."""
 _HARMLESS: Final = frozenset({ENVIRONMENT, "LANG", "MALLOC_ARENA_MAX", "PATH", "TZ"})
@@ -177,6 +180,8 @@ class WorkerProcess:
                 self._progress(order.op, answers.share(message["progress"]))
             else:
                 return answers.answer(order.op, message)
+        if _was_killed(process):
+            return _failure("no-memory", f"{order.op}: killed, as the kernel does where memory runs out")
         return _failure("worker", f"{order.op}: died without an answer")
 
     def _wanted(self, order: _Order, topic: str) -> Answer | None:
@@ -248,6 +253,14 @@ def _write(process: "subprocess.Popen[bytes]", value: Mapping[str, Any]) -> None
 
 def _failure(code: str, detail: str) -> Answer:
     return {"ok": False, "code": code, "detail": detail, "retry_after_s": None}
+
+
+def _was_killed(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether somebody else killed it; one that only closed its output is not waited for."""
+    try:
+        return process.wait(_DYING_S) == -signal.SIGKILL
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _kill(process: "subprocess.Popen[bytes] | None") -> None:

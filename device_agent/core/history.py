@@ -15,7 +15,7 @@ TRIES: Final = 3
 KEPT: Final = limits.DEPLOYMENTS
 """As many as a manifest can name, so that no failure that matters is ever forgotten."""
 TRANSIENT: Final = frozenset(
-    {"no-space", "io", "worker", "interrupted", "in-use", "locked"}
+    {"no-space", "io", "worker", "interrupted", "in-use", "locked", "no-memory"}
     | {code.name for code in CODES.values() if code.fault is Fault.TRANSPORT}
 )
 """Codes that may be gone by the next try; all others say something about the release."""

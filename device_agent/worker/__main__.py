@@ -24,7 +24,7 @@ from device_agent.settings import AgentSettings, load
 from device_agent.worker.context import WorkerContext
 from device_agent.worker.operations import OPERATIONS, Operation
 from device_agent.worker.pipes import Pipes
-from fleet_protocol.errors import FleetError
+from fleet_protocol.errors import FleetError, InstallError
 
 
 def main() -> NoReturn:
@@ -41,6 +41,7 @@ def _carry_out(request: Mapping[str, Any], pipes: Pipes) -> Mapping[str, Any]:
         settings = load(Path(request["config"]))
         operation = OPERATIONS[op]
         with _lane(settings.state_dir, operation.lane) as lane:
+            _go_first(operation)
             _give_up_privileges(operation, settings)
             pipes.watch()
             _wait_for(lane)
@@ -50,9 +51,21 @@ def _carry_out(request: Mapping[str, Any], pipes: Pipes) -> Mapping[str, Any]:
             result = run(request["args"], context)
     except FleetError as error:
         return _refused(error)
+    except MemoryError:
+        return _refused(InstallError("no-memory", op))
     except OSError as error:
         return _refused(storage_error(error, f"{op}: {error.filename or ''}"))
     return {"ok": True, "result": result}
+
+
+def _go_first(operation: Operation) -> None:
+    """Where memory runs out, the kernel ends this process before the resident (proc_pid_oom_score_adj(5)).
+
+    Not one that installs: what that starts would inherit it.
+    """
+    if not operation.privileged:
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _give_up_privileges(operation: Operation, settings: AgentSettings) -> None:

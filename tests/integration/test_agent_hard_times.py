@@ -16,6 +16,7 @@ from tests.fakes.agent_process import AgentProcess, ServerSide, running_agent
 from tests.fakes.artifacts import packed
 from tests.fakes.brokers import RunningBroker, amqtt
 from tests.fakes.http_server import FileServer
+from tests.fakes.memory_cgroup import MemoryCgroup
 from tests.fakes.trust_fleet import Fleet
 from tests.fakes.waiting import until
 
@@ -224,6 +225,34 @@ def test_a_clock_ten_years_ahead_installs_nothing_and_says_why(site: Site, monke
     site.agent.kill()
     site.agent.start()
     until(lambda: site.state.get("version_data") == "1.1.0", deadline_s=90)
+
+
+@needs_root
+def test_where_memory_runs_out_a_worker_goes_and_the_old_release_runs(site: Site) -> None:
+    """The kernel kills the worker again and again; that says nothing against the manifest, which installs afterwards."""
+    site.installs("1.0.0")
+    memory = MemoryCgroup(f"hard-times-{os.getpid()}", 16)
+    home = _memory_group_of(site.agent.pid)
+    try:
+        memory.processes.write_text(str(site.agent.pid))
+        site.deploy("1.1.0")
+        until(lambda: site.agent.log.read_text().count("no-memory") >= 4)
+        site.runs("1.0.0")
+        home.write_text(str(site.agent.pid))
+        until(lambda: site.state.get("version_data") == "1.1.0", deadline_s=90)
+        assert not any(report["attacks"] for report in site.server.reports(NODE))
+    finally:
+        home.write_text(str(site.agent.pid))
+        memory.close()
+
+
+def _memory_group_of(pid: int) -> Path:
+    """Where a process is counted now, by the memory controller of either version."""
+    rows = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    for _, controllers, path in rows:
+        if "memory" in controllers.split(","):
+            return Path("/sys/fs/cgroup/memory", path.strip("/"), "cgroup.procs")
+    return Path("/sys/fs/cgroup", rows[0][2].strip("/"), "cgroup.procs")
 
 
 def _pretend(patch: pytest.MonkeyPatch, time: str) -> None:

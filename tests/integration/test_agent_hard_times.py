@@ -229,7 +229,7 @@ def test_a_clock_ten_years_ahead_installs_nothing_and_says_why(site: Site, monke
 
 @needs_root
 def test_where_memory_runs_out_a_worker_goes_and_the_old_release_runs(site: Site) -> None:
-    """The kernel kills the worker again and again; that says nothing against the manifest, which installs afterwards."""
+    """The kernel kills the worker again and again; that says nothing against the manifest."""
     site.installs("1.0.0")
     memory = MemoryCgroup(f"hard-times-{os.getpid()}", 16)
     home = _memory_group_of(site.agent.pid)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.installers import dpkg_lock, package
+from device_agent.installers import dpkg, dpkg_lock, package
 from firmware_tools.packing import ReleaseSpec, pack
 from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import Artifact, planned_release, planned_target, put_in_cache
@@ -117,6 +118,20 @@ def test_a_script_that_fails_leaves_the_device_as_it_was(
     scene.revert()
     assert (scene.root.tree(), scene.root.packages()) == was
     assert scene.left_over() == []
+
+
+def test_a_script_that_never_ends_is_left_behind(scene: PackageScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpkg, "CHANGE_S", 20.0)
+    scene.root.put(app(1))
+    was = scene.root.tree(), scene.root.packages()
+    hang = 'echo "$$" >"$DPKG_ROOT/pid"; exec sleep 1000'
+    scene.activate(*scene.stage(app(2, scripts={"prerm": hang})))
+    try:
+        scene.revert()
+    finally:
+        os.kill(int((scene.root.path / "pid").read_text()), signal.SIGKILL)  # as the resident ends a worker's group
+        (scene.root.path / "pid").unlink()
+    assert (scene.root.tree(), scene.root.packages()) == was
 
 
 def edited(root: DebianRoot) -> None:

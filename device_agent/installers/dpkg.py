@@ -18,7 +18,7 @@ from device_agent.installers.programs import Programs, Ran
 from fleet_protocol.errors import InstallError, ProtocolError
 
 ASK_S: Final = 120.0
-CHANGE_S: Final = 1_200.0
+CHANGE_S: Final = 900.0
 """What one command may take that runs maintainer scripts: a slow device, a big package."""
 _MOST: Final = 32 * 1024 * 1024
 _FIELD, _END = "\x1f", "\x1e"
@@ -159,7 +159,13 @@ class Dpkg:
             self._run("dpkg", *self._place(), "--set-selections", timeout_s=ASK_S, told=lines.encode())
 
     def _change(self, *arguments: str) -> Ran:
-        return self._run("dpkg", *self._place(), *arguments, timeout_s=CHANGE_S)
+        """A command that does not end in time is one that ended badly."""
+        try:
+            return self._run("dpkg", *self._place(), *arguments, timeout_s=CHANGE_S)
+        except InstallError as error:
+            if error.code != "start":
+                raise
+            return Ran(-1, f"dpkg: error: {error.detail}\n")
 
     def _ask(self, program: str, *arguments: str) -> Ran:
         ran = self._programs.run(program, *arguments, timeout_s=ASK_S, most_bytes=_MOST, apart=True)

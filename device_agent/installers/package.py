@@ -52,7 +52,7 @@ class PackageInstaller:
                 entries = self._dpkg.entries()
             brings = self._brings(part)
             brings.take_downloads(self._device.cache)
-            leaving = [entry.control for entry in self._leaving(part.id, brings.named(), entries)]
+            leaving = [entry.control for entry in self._leaving(part, brings.named(), entries)]
             coming = brings.complete(entries, leaving, apt)
             check_space(self._root, coming, entries)
             kept.demand_way_back(demanded=not irreversible)
@@ -66,7 +66,9 @@ class PackageInstaller:
         """Nothing is stopped: that is for the packages' own scripts. What the way back needs is whole, or nothing is
         touched (attack B11)."""
         facts = self._device.backup(part).facts
-        for was in () if facts is None else from_facts(facts):
+        if facts is None or facts["slot"] != self._device.slots(part.package).active():
+            return
+        for was in from_facts(facts):
             path = self._device.state_dir / str(was.deb)
             if was.deb is not None and (not path.is_file() or digest(path) != was.sha256):
                 raise InstallError("altered", f"the way back to {was.name} {was.version} is not what was kept")
@@ -103,10 +105,10 @@ class PackageInstaller:
         if facts is not None:
             self._write_brought(part, from_facts(facts))
             crash_point("package.after_brought")
+        backup.drop()
         if active is not None:
             self._kept(part, active).forget_way_back()
             crash_point("package.after_forget")
-        backup.drop()
 
     def revert(self, part: PartId, back: Part | None) -> None:
         """Every package that changed is again what it was, from any half state; the facts alone say which."""
@@ -137,7 +139,7 @@ class PackageInstaller:
         if facts is not None:
             self.commit(part.id)
         way = self._way_back(part, apt)
-        was = change.as_it_is(coming, self._leaving(part.id, coming, self._dpkg.entries()), way)
+        was = change.as_it_is(coming, self._leaving(part, coming, self._dpkg.entries()), way)
         lost = [f"{one.name} {one.version}" for one in was if one.lost]
         if lost and not self._kept(part.id, part.slot).may_be_lost:
             raise _no_way_back(lost)
@@ -151,10 +153,12 @@ class PackageInstaller:
             if not one.is_there(entries) and now is not None and now.present and way.obtain(now.control) is None:
                 yield str(now.control)
 
-    def _leaving(self, part: PartId, coming: Iterable[Coming], entries: Iterable[Entry]) -> list[Entry]:
-        """Rule 2."""
+    def _leaving(self, part: Part, coming: Sequence[Coming], entries: Iterable[Entry]) -> list[Entry]:
+        """Rule 2; what another part of the release names stays, too. Of a part that is retired nothing is coming."""
         named = {(one.control.name, one.control.architecture) for one in coming}
-        gone = Brought(self._device.state_dir, part).read() - named
+        targets = part.release.targets if coming else ()
+        named |= {(package.name, package.architecture) for one in targets for package in one.install.packages}
+        gone = Brought(self._device.state_dir, part.id).read() - named
         return [entry for entry in entries if entry.present and _name(entry) in gone]
 
     def _write_brought(self, part: PartId, was: Iterable[Was]) -> None:

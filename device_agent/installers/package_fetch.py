@@ -6,7 +6,7 @@ from device_agent.adapters.files import fsync_dir, remove
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.apt import Apt, Wanted
 from device_agent.installers.crash import crash_point
-from device_agent.installers.programs import Programs
+from device_agent.installers.programs import Programs, search_path
 from device_agent.installers.slot_debs import copy_durably, digest
 from fleet_protocol.errors import InstallError, ProtocolError
 from fleet_protocol.install import DebianPackage
@@ -22,7 +22,7 @@ def fetch_packages(release: PlannedRelease, cache: Path, system_root: Path) -> N
     missing = [package for package in wanted if not _have(cache / package.sha256, package.sha256)]
     if not missing:
         return
-    apt = Apt(system_root, Programs(), cache / "apt")
+    apt = Apt(system_root, Programs(search_path(system_root)), cache / "apt")
     if not apt.available:
         raise InstallError("unsupported", "this device has no apt, and the release does not bring all its packages")
     try:

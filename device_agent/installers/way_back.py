@@ -13,7 +13,6 @@ from device_agent.installers.apt import Apt, Wanted
 from device_agent.installers.crash import crash_point
 from device_agent.installers.debian_control import Control
 from device_agent.installers.dpkg import Dpkg
-from device_agent.installers.rebuilt_deb import rebuild
 from device_agent.installers.slot_debs import SCRATCH, copy_durably
 from fleet_protocol.errors import FleetError
 
@@ -25,6 +24,7 @@ class WayBack:
 
     def __init__(self, root: Path, slots: Path, own: Path, dpkg: Dpkg, apt: Apt) -> None:
         self._root, self._slots, self._own, self._dpkg, self._apt = root, slots, own, dpkg, apt
+        self._read: dict[Path, Control | None] = {}
 
     def find(self, control: Control) -> Path | None:
         """The .deb where it can be had without a network. Errors of the disk come as OSError."""
@@ -34,7 +34,10 @@ class WayBack:
         for place in self._archived(control):
             if self._is_it(place, control):
                 return self._put_by(place, control)
+        from device_agent.installers.rebuilt_deb import rebuild  # noqa: PLC0415 - seldom needed
+
         place = self._place(control)
+        self._read.pop(place, None)
         return place if rebuild(control, self._root, self._dpkg, place) and self._is_it(place, control) else None
 
     def obtain(self, control: Control) -> Path | None:
@@ -60,12 +63,19 @@ class WayBack:
         return (self._root / _ARCHIVES).glob(f"{control.name}_*.deb")
 
     def _is_it(self, place: Path, control: Control) -> bool:
-        try:
-            found = self._dpkg.read(place)
-        except FleetError:
+        found = self._control(place)
+        if found is None or found.spec != control.spec or found.version != control.version:
             return False
-        same = (found.name, found.version, found.architecture) == (control.name, control.version, control.architecture)
-        return same and self._dpkg.is_whole(place)
+        return self._dpkg.is_whole(place)
+
+    def _control(self, place: Path) -> Control | None:
+        """What a file says that it is; read once, for it is looked at for each package that changes."""
+        if place not in self._read:
+            try:
+                self._read[place] = self._dpkg.read(place)
+            except FleetError:
+                self._read[place] = None
+        return self._read[place]
 
     def _place(self, control: Control) -> Path:
         make_dir(self._own)

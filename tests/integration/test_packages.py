@@ -2,17 +2,21 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_agent.installers import dpkg_lock, package
+from device_agent.installers import dpkg, dpkg_lock, package
+from firmware_tools.packing import ReleaseSpec, pack
 from fleet_protocol.install import HealthCheck
-from tests.fakes.debian import NEEDS_DPKG, Deb, DebianRoot, make_deb
+from tests.fakes.artifacts import Artifact, planned_release, planned_target, put_in_cache
+from tests.fakes.debian import NEEDS_DPKG, Deb, DebianRoot, artifact, make_deb, target_of
 from tests.fakes.package_scene import PackageScene, app, package_scene
 
 pytestmark = NEEDS_DPKG
@@ -114,6 +118,20 @@ def test_a_script_that_fails_leaves_the_device_as_it_was(
     scene.revert()
     assert (scene.root.tree(), scene.root.packages()) == was
     assert scene.left_over() == []
+
+
+def test_a_script_that_never_ends_is_left_behind(scene: PackageScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpkg, "CHANGE_S", 20.0)
+    scene.root.put(app(1))
+    was = scene.root.tree(), scene.root.packages()
+    hang = 'echo "$$" >"$DPKG_ROOT/pid"; exec sleep 1000'
+    scene.activate(*scene.stage(app(2, scripts={"prerm": hang})))
+    try:
+        scene.revert()
+    finally:
+        os.kill(int((scene.root.path / "pid").read_text()), signal.SIGKILL)  # as the resident ends a worker's group
+        (scene.root.path / "pid").unlink()
+    assert (scene.root.tree(), scene.root.packages()) == was
 
 
 def edited(root: DebianRoot) -> None:
@@ -428,3 +446,92 @@ def test_a_lock_file_of_nobody_is_no_lock(scene: PackageScene) -> None:
         fcntl.lockf(file, fcntl.LOCK_EX)
     scene.activate(*scene.stage(app(1)))
     assert scene.root.packages() == {"app": "1.0"}
+
+
+def test_a_commit_that_was_lost_leads_no_way_back_too_far(scene: PackageScene) -> None:
+    """What is kept belongs to one attempt: the next one, a recall too, begins with what is there then."""
+    scene.root.put(app(1))
+    scene.activate(*scene.stage(app(2)))
+    scene.activate(*scene.stage(app(3)))
+    scene.revert()
+    assert scene.root.packages() == {"app": "2.0"}
+    scene.activate(*scene.stage(app(3)))
+    (release, tree), (left, left_tree) = scene.installed
+    scene.device.run("activate", release=release, slot="a", previous="b", before=left, tree=tree)
+    assert scene.root.packages() == {"app": "2.0"}
+    scene.device.run("revert", package="app", slot="a", previous="b", release=left, tree=left_tree)
+    assert scene.root.packages() == {"app": "3.0"}
+    assert list((scene.device.state_dir / "backup").rglob("kept.json")) == []
+
+
+def test_a_recall_that_could_not_begin_changes_nothing(
+    scene: PackageScene, other_manager: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit of the release that it leaves was lost: that is no reason to undo it."""
+    monkeypatch.setattr(package, "LOCK_WAIT_S", 0.0)
+    scene.activate(*scene.stage(app(1)))
+    scene.commit()
+    scene.activate(*scene.stage(app(2)))
+    (release, tree), (left, left_tree) = scene.installed
+    other_manager()
+    recall = {"release": release, "slot": "a", "previous": "b", "before": left, "tree": tree}
+    assert scene.device.refused("activate", **recall).code == "locked"
+    scene.device.run("revert", package="app", slot="a", previous="b", release=left, tree=left_tree)
+    assert scene.root.packages() == {"app": "2.0"}
+
+
+def test_a_package_may_move_to_another_part(scene: PackageScene) -> None:
+    first, second = make_deb("one", "1"), make_deb("two", "1")
+    put_in_cache(scene.device.state_dir, artifact(first, second))
+    together = planned_release(target_of(first, second, part="x"))
+    apart = planned_release(target_of(second, part="w", path="app/2/w"), target_of(first, part="x"), version="2")
+    tree = str(scene.device.run("stage", release=together, slot="a", active=None)["tree"])
+    scene.device.run("activate", release=together, slot="a", previous=None, tree=tree)
+    scene.device.run("commit", release=together, slot="a")
+    put_in_cache(scene.device.state_dir, artifact(first), artifact(second))
+    other = str(scene.device.run("stage", release=apart, slot="b", active="a")["tree"])
+    scene.device.run("activate", release=apart, slot="b", previous="a", before=together, tree=other)
+    assert scene.root.packages() == {"one": "1", "two": "1"}
+    scene.device.run("revert", package="app", slot="b", previous="a", release=together, tree=tree)
+    assert scene.root.packages() == {"one": "1", "two": "1"}
+
+
+def test_a_part_that_a_release_has_no_more_takes_its_packages_along(scene: PackageScene) -> None:
+    one, two = make_deb("one", "1"), make_deb("two", "1")
+    put_in_cache(scene.device.state_dir, artifact(one), artifact(two))
+    both = planned_release(target_of(one, part="x"), target_of(two, part="y", path="app/1/y"))
+    less = planned_release(target_of(one, part="x"), version="2")
+    tree = str(scene.device.run("stage", release=both, slot="a", active=None)["tree"])
+    scene.device.run("activate", release=both, slot="a", previous=None, tree=tree)
+    scene.device.run("commit", release=both, slot="a")
+    put_in_cache(scene.device.state_dir, artifact(one))
+    other = str(scene.device.run("stage", release=less, slot="b", active="a")["tree"])
+    scene.device.run("activate", release=less, slot="b", previous="a", before=both, tree=other)
+    assert scene.root.packages() == {"one": "1"}
+    scene.device.run("revert", package="app", slot="b", previous="a", release=both, tree=tree)
+    assert scene.root.packages() == {"one": "1", "two": "1"}
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_what_pack_makes_is_what_a_device_installs(scene: PackageScene, tmp_path: Path, raw: bool) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for deb in (app(1),) if raw else (app(1, depends="extra"), make_deb("extra", "2")):
+        (tree / deb.file).write_bytes(deb.data)
+    spec = ReleaseSpec(package="app", version="1", counter=1, kind="package", classes=("x86_64",))
+    out = tmp_path / "out"
+    info = pack(tree / app(1).file if raw else tree, out, spec, level=1).custom
+    packed = Artifact(out.read_bytes(), info.unpacked_size, info.unpacked_files, info.format)
+    target = replace(planned_target(packed, kind="package"), install=info.install)
+    wanted = planned_release(target)
+    put_in_cache(scene.device.state_dir, packed)
+    made = str(scene.device.run("stage", release=wanted, slot="a", active=None)["tree"])
+    scene.device.run("activate", release=wanted, slot="a", previous=None, tree=made)
+    assert scene.root.packages() == ({"app": "1.0"} if raw else {"app": "1.0", "extra": "2"})
+    assert scene.device.run("check", release=wanted, slot="a")["code"] is None
+    scene.device.run("commit", release=wanted, slot="a")
+    scene.installed.append((wanted, made))
+    scene.activate(*scene.stage(app(2)))
+    assert scene.root.packages()["app"] == "2.0"
+    scene.revert()
+    assert scene.root.packages()["app"] == "1.0"

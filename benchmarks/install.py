@@ -1,30 +1,39 @@
-"""How fast an artifact becomes an installed tree, and what that takes of memory.
+"""How fast an artifact becomes an installed tree, beside a program that does no more than it must.
 
-    python -m benchmarks.install [--size-mib 256] [--rounds 5] [--dir DIR]
+    python -m benchmarks.install [--size-mib 256] [--rounds 7] [--dir DIR]
 
-Everything is measured in the same run, interleaved, medians. One Python program that reads, hashes, writes and syncs a
-file of the same size in one pass is 1.00. `stage` is the worker's operation on a cached artifact: read, hash, unpack,
-write, sync. `fetch` downloads it over HTTP from loopback. Both include the start of the worker's process, as the one
-pass includes the start of its own; `work alone` does not. `read back` is what activating does before the switch. Memory
-is the worker's largest proportional set size, seen every few milliseconds.
+`stage` is the worker's operation on an artifact in the cache, from the start of its process to its answer: read, hash,
+unpack, hash what was unpacked, write, sync. Beside it, in the same round and each in a process of its own:
+
+- `one pass`: a Python program that reads a file with the same content, hashes it, writes it and syncs it.
+- `one pass, unpacking`: the same program, but that it reads the tar.zst and unpacks it with the same library.
+
+Three artifacts: `raw`; `stored`, the same random bytes in a tar.zst, which can not compress them; and `packed`, a
+tar.zst of this Python's own programs and libraries. Every ratio is taken within one round, and the medians over the
+rounds are printed. `fetch` is the download over HTTP from loopback, `read back` is what activating does before the
+switch.
+
+Hashing runs beside the rest, so this wants two CPUs. How much of them other programs had is printed too; on a busy
+machine, `chrt -r 1` in front keeps them away from both sides alike.
 """
 
 import argparse
+import itertools
 import json
-import multiprocessing
 import os
-import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from benchmarks.file_server import serving
+from benchmarks.processes import Load, compiled_below, file_system
 from device_agent.core.codec import to_json
 from device_agent.core.plan import PlannedRelease, PlannedTarget
 from device_agent.installers.slots import Slots
@@ -33,232 +42,205 @@ from fleet_protocol.install import Install
 
 MIB = 2**20
 BAR = 0.8
-BAR_MEMORY_MIB = 48
+JUDGED = (
+    ("raw", "one pass"),
+    ("stored", "one pass"),
+    ("stored", "one pass, unpacking"),
+    ("packed", "one pass, unpacking"),
+)
+ONE_PASS = """
+import hashlib, os, sys
+digest, buffer = hashlib.sha256(), bytearray(1 << 20)
+view = memoryview(buffer)
+with open(sys.argv[1], "rb", buffering=0) as read, open(sys.argv[2], "wb", buffering=0) as write:
+    while size := read.readinto(buffer):
+        digest.update(view[:size])
+        write.write(view[:size])
+    os.fsync(write.fileno())
+"""
+UNPACKING = """
+import hashlib, os, sys, zstandard
+digest, unpacker = hashlib.sha256(), zstandard.ZstdDecompressor().decompressobj()
+with open(sys.argv[1], "rb", buffering=0) as read, open(sys.argv[2], "wb", buffering=0) as write:
+    while data := read.read(1 << 20):
+        digest.update(data)
+        write.write(unpacker.decompress(data))
+    os.fsync(write.fileno())
+"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One artifact, the content that comes of it, and what is measured beside its installation."""
+
+    name: str
+    content: Path
+    artifact: Path
+    release: PlannedRelease
+    bases: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return self.release.targets[0].sha256
 
 
 @dataclass
 class Figures:
-    """Seconds of each round by name, and the worker's peak memory."""
+    """Seconds of each round by name."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    peak_mib: dict[str, float] = field(default_factory=dict)
 
-    def timed(self, name: str, run: Callable[[], None]) -> None:
+    def timed(self, name: str, run: Callable[[], Any]) -> Any:
         start_s = time.perf_counter()
-        run()
-        self.add(name, time.perf_counter() - start_s)
-
-    def add(self, name: str, seconds: float) -> None:
-        self.seconds.setdefault(name, []).append(seconds)
+        result = run()
+        self.seconds.setdefault(name, []).append(time.perf_counter() - start_s)
+        return result
 
     def median(self, name: str) -> float:
         return statistics.median(self.seconds[name])
 
+    def ratio(self, name: str, base: str) -> float:
+        """How fast `name` is beside `base`, round by round."""
+        pairs = zip(self.seconds[base], self.seconds[name], strict=True)
+        return statistics.median(beside_s / own_s for beside_s, own_s in pairs)
+
 
 class Bench:
-    """A state directory, an artifact of random bytes, and a server for it."""
+    """A state directory, the artifacts, and a server for them."""
 
-    def __init__(self, root: Path, size: int) -> None:
-        self.root, self.size = root, size
-        self.source, self.state = root / "source", root / "state"
-        self.figures = Figures()
-        self._write_source()
-        self.releases = {kind: self._release(kind) for kind in ("tar.zst", "raw")}
-        (root / "agent.toml").write_text(
+    def __init__(self, root: Path, size: int, port: int) -> None:
+        self.root, self.port, self.state = root, port, root / "state"
+        self.config = root / "agent.toml"
+        self.config.write_text(
             'device = "bench"\nfleet = "bench"\nclass = "any"\nstate_dir = "state"\n'
             '[download]\nallowed_hosts = ["127.0.0.1"]\n'
         )
+        self.figures = Figures()
+        noise, programs = root / "noise", root / "programs"
+        fill(noise / "data", size, random_bytes())
+        fill(programs / "data", size, installed_bytes())
+        plain, unpacking = "one pass", "one pass, unpacking"
+        self.subjects = (
+            self._subject("raw", noise, "raw", 1, (plain,)),
+            self._subject("stored", noise, "tar.zst", 1, (plain, unpacking)),
+            self._subject("packed", programs, "tar.zst", 3, (plain, unpacking)),
+        )
 
-    def _write_source(self) -> None:
-        self.source.mkdir()
-        with (self.source / "data").open("wb") as file:
-            for _ in range(self.size // MIB):
-                file.write(os.urandom(MIB))
-
-    def _release(self, kind: str) -> PlannedRelease:
+    def _subject(self, name: str, source: Path, format_: str, level: int, bases: tuple[str, ...]) -> Subject:
         spec = ReleaseSpec(package="bench", version="1", counter=1, kind="files", classes=("any",))
-        out = self.root / f"artifact.{kind}"
-        made = pack(self.source if kind == "tar.zst" else self.source / "data", out, spec, level=1)
+        artifact = self.root / name
+        made = pack(source / "data" if format_ == "raw" else source, artifact, spec, level=level)
         target = PlannedTarget(
             path=made.path,
             length=made.length,
             sha256=made.sha256,
             kind="files",
-            format=kind,
+            format=format_,
             unpacked_size=made.custom.unpacked_size,
             unpacked_files=made.custom.unpacked_files,
             install=Install(exec=(), stop_s=1, check=None),
-            urls=(),
+            urls=(f"http://127.0.0.1:{self.port}/{name}",),
         )
-        return PlannedRelease(package="bench", version="1", counter=1, targets=(target,))
+        release = PlannedRelease(package="bench", version="1", counter=1, targets=(target,))
+        return Subject(name, source / "data", artifact, release, bases)
 
-    def one_pass(self) -> None:
+    def round(self) -> None:
+        for subject in self.subjects:
+            for base in subject.bases:
+                self.one_pass(subject, base)
+            self.install(subject)
+
+    def one_pass(self, subject: Subject, base: str) -> None:
         """What no installer can do without, as a program of its own."""
-        code = (
-            "import hashlib, os, sys, time\n"
-            "start_s = time.perf_counter()\n"
-            "digest, buffer = hashlib.sha256(), bytearray(1 << 20); view = memoryview(buffer)\n"
-            "with open(sys.argv[1], 'rb', buffering=0) as read, open(sys.argv[2], 'wb', buffering=0) as write:\n"
-            "    while size := read.readinto(buffer): digest.update(view[:size]); write.write(view[:size])\n"
-            "    os.fsync(write.fileno())\n"
-            "print(time.perf_counter() - start_s)"
-        )
+        source, code = (subject.content, ONE_PASS) if base == "one pass" else (subject.artifact, UNPACKING)
         copy = self.root / "copy"
-        start_s = time.perf_counter()
-        command = [sys.executable, "-c", code, str(self.source / "data"), str(copy)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-        self.figures.add("one pass", time.perf_counter() - start_s)
-        self.figures.add("one pass, work alone", float(done.stdout))
+        command = (sys.executable, "-c", code, str(source), str(copy))
+        self.figures.timed(f"{subject.name}: {base}", lambda: subprocess.run(command, check=True))
         copy.unlink()
 
-    def round(self, port: int) -> None:
-        self.one_pass()
-        for kind, release in self.releases.items():
-            target = release.targets[0]
-            cached = self.state / "cache" / target.sha256
-            self.work("fetch", f"fetch {kind}", with_url(release, f"http://127.0.0.1:{port}/artifact.{kind}"))
-            args = {"slot": "a", "active": None}
-            tree = self.work("stage", f"stage {kind}", release, **args)["tree"]
-            slots = Slots(self.state, "bench")
-            self.figures.timed(f"read back {kind}", lambda slots=slots, tree=tree: slots.verify("a", tree))
-            slots.clear("a")
-            self.in_process(kind, release, args)
-            slots.clear("a")
-            cached.unlink()
+    def install(self, subject: Subject) -> None:
+        """Everything from the server to the slot."""
+        name, slots = subject.name, Slots(self.state, "bench")
+        self.figures.timed(f"{name}: fetch", lambda: self.work("fetch", subject.release))
+        stage = self.figures.timed(f"{name}: stage", lambda: self.work("stage", subject.release, slot="a", active=None))
+        self.figures.timed(f"{name}: read back", lambda: slots.verify("a", stage["tree"]))
+        slots.clear("a")
+        (self.state / "cache" / subject.digest).unlink()
 
-    def in_process(self, kind: str, release: PlannedRelease, args: dict[str, Any]) -> None:
-        """The operation alone, without the start of a process."""
-        code = (
-            "import json, sys, time; from pathlib import Path\n"
-            "from device_agent.installers.ops import stage\n"
-            "from device_agent.installers import tar_stream, zstd_frame\n"
-            "from device_agent.settings import load; from device_agent.worker.context import WorkerContext\n"
-            "context = WorkerContext(settings=load(Path(sys.argv[1])), want=lambda _: None)\n"
-            "start_s = time.perf_counter(); stage.run(json.loads(sys.argv[2]), context)\n"
-            "print(time.perf_counter() - start_s)"
-        )
-        request = json.dumps({"release": to_json(release), **args})
-        command = [sys.executable, "-c", code, str(self.root / "agent.toml"), request]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-        self.figures.add(f"stage {kind}, work alone", float(done.stdout))
-
-    def work(self, op: str, name: str, release: PlannedRelease, **args: Any) -> dict[str, Any]:
+    def work(self, op: str, release: PlannedRelease, **args: Any) -> dict[str, Any]:
         """One operation in a worker process, from its start to its answer."""
-        request = {"op": op, "args": {"release": to_json(release), **args}, "config": str(self.root / "agent.toml")}
-        start_s = time.perf_counter()
-        command = [sys.executable, "-m", "device_agent.worker"]
+        request = {"op": op, "args": {"release": to_json(release), **args}, "config": str(self.config)}
+        command = (sys.executable, "-P", "-m", "device_agent.worker")
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
         with subprocess.Popen(command, **pipes) as process:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            answers = (json.loads(line) for line in process.stdout)
-            answer = next(line for line in answers if "ok" in line)
-            self.figures.add(name, time.perf_counter() - start_s)
-            process.kill()
+            answer = next(line for line in map(json.loads, process.stdout) if "ok" in line)
         if not answer["ok"]:
             raise SystemExit(f"{op}: {answer}")
         result: dict[str, Any] = answer["result"]
         return result
 
 
-def with_url(release: PlannedRelease, url: str) -> PlannedRelease:
-    """The release with a source."""
-    (target,) = release.targets
-    fields = {name: getattr(target, name) for name in target.__dataclass_fields__} | {"urls": (url,)}
-    return PlannedRelease(
-        package=release.package, version=release.version, counter=release.counter, targets=(PlannedTarget(**fields),)
-    )
+def fill(path: Path, size: int, blocks: Iterator[bytes]) -> None:
+    """A file of `size` bytes made of these blocks."""
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        while (left := size - file.tell()) > 0:
+            file.write(next(blocks)[:left])
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves the directory without a line for each request."""
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
-        """Say nothing."""
-
-
-def serve(root: str, ports: Any) -> None:
-    """The other side of the download, in a process of its own."""
-    os.chdir(root)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), QuietHandler)
-    ports.send(server.server_address[1])
-    server.serve_forever()
+def random_bytes() -> Iterator[bytes]:
+    """What no compressor makes smaller."""
+    while True:
+        yield os.urandom(MIB)
 
 
-def peak_mib(bench: Bench, op: str, release: PlannedRelease, **args: Any) -> float:
-    """The largest proportional set size of a worker while it works."""
-    request = {"op": op, "args": {"release": to_json(release), **args}, "config": str(bench.root / "agent.toml")}
-    command = [sys.executable, "-m", "device_agent.worker"]
-    peak = 0
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-    with subprocess.Popen(command, **pipes) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        os.set_blocking(process.stdout.fileno(), False)
-        said = b""
-        while b'"ok"' not in said:
-            said += process.stdout.read() or b""
-            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-            peak = max(peak, int(rollup.split("\nPss:")[1].split()[0]))
-            time.sleep(0.003)
-        process.kill()
-    if b'"ok":true' not in said.replace(b" ", b""):
-        raise SystemExit(said.decode())
-    return peak / 1024
+def installed_bytes() -> Iterator[bytes]:
+    """This Python's own files, over and over: what programs and libraries are like."""
+    roots = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platlib")}
+    paths = [path for root in sorted(roots) for path in sorted(root.rglob("*")) if path.is_file()]
+    for path in itertools.cycle(paths):
+        yield path.read_bytes()
 
 
-def measure_memory(bench: Bench, port: int, size_mib: int) -> None:
-    for kind, release in bench.releases.items():
-        url = f"http://127.0.0.1:{port}/artifact.{kind}"
-        bench.figures.peak_mib[f"fetch {kind} {size_mib} MiB"] = peak_mib(bench, "fetch", with_url(release, url))
-        staged = peak_mib(bench, "stage", release, slot="a", active=None)
-        bench.figures.peak_mib[f"stage {kind} {size_mib} MiB"] = staged
-        Slots(bench.state, "bench").clear("a")
-        (bench.state / "cache" / release.targets[0].sha256).unlink()
-
-
-def run(size_mib: int, rounds: int, parent: Path) -> Figures:
-    """All rounds on an artifact of this size; nothing stays on the disk."""
-    root = Path(tempfile.mkdtemp(dir=parent, prefix="bench-"))
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(str(root), sending), daemon=True)
-    server.start()
-    try:
-        port = receiving.recv()
-        bench = Bench(root, size_mib * MIB)
+def run(size_mib: int, rounds: int, parent: Path) -> tuple[Figures, float]:
+    """All rounds on artifacts of this size, and what other programs had of the CPUs; nothing stays on the disk."""
+    with (
+        tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as scratch,
+        serving(Path(scratch)) as (port, server),
+    ):
+        compiled_below(Path(scratch))
+        bench = Bench(Path(scratch), size_mib * MIB, port)
+        bench.round()  # compiles, and fills the page cache
+        bench.figures = Figures()
+        began = Load.now(server)
         for _ in range(rounds):
-            bench.round(port)
-        measure_memory(bench, port, size_mib)
-        return bench.figures
-    finally:
-        server.kill()
-        server.join()
-        shutil.rmtree(root)
+            bench.round()
+        return bench.figures, Load.now(server).others_since(began)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--size-mib", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", type=Path, default=Path("/dev/shm") if Path("/dev/shm").is_dir() else None)
+def main() -> int:
+    """Exit status 1 where the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size-mib", type=int, default=256, help="content of each artifact (256)")
+    parser.add_argument("--rounds", type=int, default=7, help="medians of so many (7)")
+    parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where to install (/dev/shm)")
     options = parser.parse_args()
-    small, large = run(16, 1, options.dir), run(options.size_mib, options.rounds, options.dir)
-    base_s = large.median("one pass")
-    print(f"{options.size_mib} MiB of random bytes below {options.dir}, medians of {options.rounds}")
-    for name in large.seconds:
-        seconds = large.median(name)
-        print(
-            f"  {name:32} {seconds:7.3f} s {options.size_mib / seconds:7.0f} MiB/s  {base_s / seconds:5.2f} of one pass"
-        )
-    for name, peak in sorted((small.peak_mib | large.peak_mib).items()):
-        print(f"  {name:32} {peak:7.1f} MiB at most")
-    raw, packed = (base_s / large.median(f"stage {kind}") for kind in ("raw", "tar.zst"))
-    print(f"install {raw:.2f} of one pass; with unpacking, and hashing what was unpacked, {packed:.2f} (bar: {BAR})")
-    print(f"(hashing runs beside the rest: this wants two idle cores; load average now {os.getloadavg()[0]:.1f})")
-    print(f"worker memory at most {max(large.peak_mib.values()):.1f} MiB (bar: {BAR_MEMORY_MIB} with the resident)")
+    figures, others = run(options.size_mib, options.rounds, options.dir)
+    print(f"{options.size_mib} MiB on {file_system(options.dir)}, medians of {options.rounds}")
+    print(f"other programs had {others:.0%} of {os.cpu_count()} CPUs meanwhile")
+    for name in figures.seconds:
+        print(f"  {name:28} {figures.median(name):7.3f} s {options.size_mib / figures.median(name):7.0f} MiB/s")
+    ratios = {row: figures.ratio(f"{row[0]}: stage", f"{row[0]}: {row[1]}") for row in JUDGED}
+    for (name, base), ratio in ratios.items():
+        print(f"stage {name:8} {ratio:5.2f} of {base:22} bar {BAR}   {'ok' if ratio >= BAR else 'MISSED'}")
+    print(
+        f"stage packed   {figures.ratio('packed: stage', 'packed: one pass'):5.2f} of one pass, which does not unpack"
+    )
+    return 0 if all(ratio >= BAR for ratio in ratios.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

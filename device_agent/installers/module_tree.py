@@ -98,9 +98,12 @@ class ModuleTree:
         return None
 
     def _paths(self, index: str) -> Iterator[str]:
-        with suppress(FileNotFoundError), (self._files.place(self._root) / index).open(encoding="utf-8") as lines:
+        """The file of each line; a power cut may have left anything in the others."""
+        with suppress(FileNotFoundError), (self._files.place(self._root) / index).open("rb") as lines:
             while line := lines.readline(_LINE_MOST):
-                yield line.partition(":")[0].strip()
+                path = line.decode("utf-8", "replace").partition(":")[0].strip()
+                if path.isprintable():
+                    yield path
 
 
 def _named(path: str) -> str | None:

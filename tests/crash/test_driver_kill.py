@@ -63,7 +63,7 @@ def test_an_update_that_is_killed_once(scene: DriverScene, op: str, point: str, 
         scene.expect(3)
 
 
-@pytest.mark.parametrize(("lost", "version"), [("agent", FAILS), ("worker", FAILS), ("power", FAILS), ("power", SICK)])
+@pytest.mark.parametrize(("lost", "version"), [("agent", SICK), ("worker", FAILS), ("power", FAILS), ("power", SICK)])
 @pytest.mark.parametrize("point", BACK)
 def test_a_rollback_that_is_killed_once(scene: DriverScene, point: str, version: int, lost: Lost) -> None:
     scene.install(1)

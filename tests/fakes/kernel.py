@@ -10,6 +10,13 @@ from tests.fakes.elf import KERNEL, Module
 
 OTHER = "6.1.0-other"
 """A kernel that the device has, and does not run."""
+_MAIN = """#!{python} -IS
+import sys
+sys.path.insert(0, {directory!r})
+import {module}
+{module}.run()
+"""
+"""Imported and not run as it is, so that its bytecode is kept."""
 
 
 class FakeKernel:
@@ -22,9 +29,10 @@ class FakeKernel:
         (root / "proc/sys/kernel/osrelease").write_text(f"{release}\n")
         (root / "proc/cmdline").write_text("root=/dev/vda ro\n")
         (root / "fake/kmsg").touch()
-        code = Path(kernel_tool.__file__).read_text("utf-8")
+        place = Path(kernel_tool.__file__)
         for name in ("modprobe", "rmmod", "depmod", "dmesg"):
-            (root / "usr/sbin" / name).write_text(f"#!{sys.executable} -IS\n{code}", "utf-8")
+            text = _MAIN.format(python=sys.executable, directory=str(place.parent), module=place.stem)
+            (root / "usr/sbin" / name).write_text(text)
             (root / "usr/sbin" / name).chmod(0o755)
         for kernel in (release, OTHER):
             self.install(Module(name="own", kernel=kernel, version=None), "kernel/own.ko", kernel)

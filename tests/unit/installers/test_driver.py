@@ -566,3 +566,11 @@ def test_an_artifact_of_one_file_is_no_driver(device: DeviceUnderTest) -> None:
     made = Driver(module="demo_drv", kernels=(KERNEL,), load=True)
     wanted = planned_release(replace(target, install=replace(target.install, driver=made)))
     assert refusal(device, wanted)[0] == "kernel"
+
+
+def test_a_torn_index_is_no_more_than_a_missing_one(device: DeviceUnderTest) -> None:
+    """As a power cut may leave it, before depmod has put it right."""
+    (device.kernel.tree() / "modules.dep").write_bytes(b"kernel/o\xff\x00\xfe" * 10_000)
+    assert "needs own" in refusal(device, release(device, replace(ONE, depends=("own",))))[1]
+    install(device, release(device, ONE), "a")
+    assert device.kernel.loaded() == {"demo_drv": "1.0"}

@@ -1,7 +1,7 @@
 """A model of a device around the machine: slots, links, a journal, workers, and power that may fail at any time.
 
-The model executes effects as the real shell does (persist first, then act; a queue of one worker), and checks the
-numbered invariants of `docs/invariants.md` (D1 to D12) at every step.
+The model executes effects as the real shell does (persist first, then act; a queue of one worker), and checks at every
+step, by their numbers in `docs/invariants.md`, the invariants D1, D2, D3, D4, D5, D6, D7, D8, D9, D10, D11 and D12.
 """
 
 from collections import deque
@@ -199,6 +199,10 @@ class ModelDevice:
             return
         name, slots = attempt.deployment, after.packages.get(attempt.release.package, EMPTY)
         assert attempt.slot != slots.active, "D1: the active slot is never written"
+        if attempt.tree is not None:
+            spare = slots.content(attempt.slot)
+            assert spare is not None, "D2: what is switched to at once is there"
+            assert (spare.tree, spare.standing) == (attempt.tree, "good"), "D2: and was committed before"
         content = active_content(after, attempt.release.package)
         if attempt.purpose == "install":
             installed = 0 if content is None else content.release.counter

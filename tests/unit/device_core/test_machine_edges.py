@@ -1,6 +1,6 @@
 """The rules where two attempts, two packages or two plans meet: nothing of the one is taken for the other's."""
 
-from device_agent.core.effects import Activate, Check, Fetch
+from device_agent.core.effects import Activate, Check, Fetch, Reply
 from device_agent.core.events import Assigned, Checked
 from device_agent.core.machine import initial
 from device_agent.core.reports import installed
@@ -30,6 +30,18 @@ def test_r7_new_mirrors_of_a_fallback_are_learnt_too() -> None:
     mirrored = release(10, urls=("https://mirror.example/x",))
     assert bench.accept(3, deployment(12, state="recalled", fallback=mirrored)) == ()
     assert (bench.record.stage, bench.attempt.release) == ("downloading", mirrored)
+
+
+def test_r10_a_slot_that_is_known_to_be_bad_is_not_switched_to() -> None:
+    bench = Bench()
+    bench.install(1, deployment(11))
+    bench.accept(2, deployment(12))
+    bench.to("switching")
+    bench.fail("start")
+    bench.fail("altered")
+    assert bench.command("rollback") == (
+        Reply(id="c-1", code="no-fallback", detail="no other slot holds a good release"),
+    )
 
 
 def test_r13_a_package_that_is_not_installed_is_in_no_report() -> None:

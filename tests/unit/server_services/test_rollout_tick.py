@@ -132,7 +132,7 @@ def test_a_recalled_deployment_stays_until_it_is_superseded(stack: ServerStack) 
 
 
 def test_a_kill_between_commit_and_publication_is_healed_at_the_next_start(stack: ServerStack) -> None:
-    """T1: the transaction has committed, the broker never heard of it."""
+    """T1, and invariant S6: the transaction has committed, the broker never heard of it."""
     job = stack.publish()
     stack.link.publish = lambda *args, **more: (_ for _ in ()).throw(OSError("killed here"))  # type: ignore[assignment, method-assign]
     with pytest.raises(OSError, match="killed here"), stack.publication.begin() as change:

@@ -64,7 +64,8 @@ class ModelDevice:
         self.links: dict[str, str | None] = {}
         self.cache: set[str] = set()
         self.mono_s, self.wall_s, self.luck = 100.0, WALL_S, 0.5
-        self.spent: dict[str, int] = {}
+        self.spent: dict[tuple[str, bool], int] = {}
+        """Failed attempts by deployment, those of its recall apart."""
         self.final: set[str] = set()
         self.send(Started)
 
@@ -115,7 +116,7 @@ class ModelDevice:
         """What the invariant D5 allows anew."""
         planned = () if self.record.plan is None else self.record.plan.deployments
         for deployment in planned:
-            self.spent.pop(deployment.id, None)
+            self._forget(deployment.id)
             self.final.discard(deployment.id)
 
     def rot(self, package: str) -> None:
@@ -208,7 +209,7 @@ class ModelDevice:
             installed = 0 if content is None else content.release.counter
             assert attempt.release.counter > installed, "D9: a downgrade only through a recall or a rollback"
         if attempt.purpose != "rollback":
-            assert self.spent.get(name, 0) < TRIES, "D5: attempts are bounded"
+            assert self.spent.get((name, attempt.purpose == "recall"), 0) < TRIES, "D5: attempts are bounded"
         if attempt.purpose == "install":
             assert name not in self.final, "D5: a failed deployment is not retried until told"
         floor = 0 if after.plan is None else after.plan.floors.get(attempt.release.package, 0)
@@ -219,14 +220,21 @@ class ModelDevice:
         if attempt is None or report is None or report.outcome is None or report.deployment != attempt.deployment:
             return
         if report.outcome == "committed":
-            self.spent.pop(report.deployment, None)
+            self._forget(report.deployment)
             self.final.discard(report.deployment)
         elif report.outcome in ("failed", "rolled_back") and attempt.purpose == "install":
-            self.spent[report.deployment] = self.spent.get(report.deployment, 0) + 1
+            self._spend(report.deployment, recall=False)
             if report.code not in TRANSIENT and (attempt.code or report.code) not in TRANSIENT:
                 self.final.add(report.deployment)
         elif report.outcome == "failed" and attempt.purpose == "recall":
-            self.spent[report.deployment] = self.spent.get(report.deployment, 0) + 1
+            self._spend(report.deployment, recall=True)
+
+    def _spend(self, name: str, *, recall: bool) -> None:
+        self.spent[name, recall] = self.spent.get((name, recall), 0) + 1
+
+    def _forget(self, name: str) -> None:
+        for recall in (False, True):
+            self.spent.pop((name, recall), None)
 
     def _check_tick_again(self, event: Ticked) -> None:
         if self.record.wake_s is None or self.record.wake_s > self.mono_s:

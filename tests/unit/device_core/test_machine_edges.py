@@ -44,6 +44,31 @@ def test_r10_a_slot_that_is_known_to_be_bad_is_not_switched_to() -> None:
     )
 
 
+def test_r17_a_recall_saves_a_device_that_could_not_go_back() -> None:
+    """It runs what failed: the recall brings it a fallback, however often the release itself was tried."""
+    bench = Bench()
+    bench.install(1, deployment(11))
+    bench.accept(2, deployment(12))
+    bench.to("switching")
+    bench.fail("start")
+    bench.fail("altered")
+    recalled = deployment(12, state="recalled", fallback=release(11))
+    assert bench.accept(3, recalled) == (Fetch(),), "and not Activate: the other slot is not whole"
+    for _ in range(2):
+        bench.fail("digest")
+        assert bench.wait(3_600) == (Fetch(),)
+    bench.fail("digest")
+    assert bench.wait(100_000) == (), "three tries of the recall, apart from the one of the release"
+    assert bench.record.why.startswith("recalled, failed before: digest; ")
+    bench.command("retry", id="c-2")
+    assert bench.wait(0) == (Fetch(),)
+    bench.to("probation")
+    bench.prove()
+    assert [row.version for row in installed(bench.record)] == ["1.11.0"]
+    assert bench.accept(4, deployment(12)) == ()
+    assert bench.record.why == "failed before: withdrawn"
+
+
 def test_r13_a_package_that_is_not_installed_is_in_no_report() -> None:
     bench = Bench()
     bench.accept(1, deployment(12))

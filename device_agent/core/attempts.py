@@ -97,8 +97,9 @@ def abandon(record: Record, at: Moment, code: str | None, detail: str) -> Move:
 def fail(record: Record, at: Moment, code: str, detail: str) -> Move:
     """R12: an attempt that has not switched has failed, and is remembered."""
     attempt = attempt_of(record)
-    again = code in TRANSIENT or attempt.purpose == "recall"
-    record, tidying = _clear(remember(record, at, attempt.deployment, code, detail, again=again))
+    recall = attempt.purpose == "recall"
+    again = recall or code in TRANSIENT
+    record, tidying = _clear(remember(record, at, attempt.deployment, code, detail, again=again, recall=recall))
     record, reports = settle(record, at, "failed", code, detail, attack=_attack(code))
     return record, (*reports, *tidying)
 
@@ -197,8 +198,9 @@ def _remember_end(record: Record, at: Moment, code: str, detail: str) -> Record:
     attempt = attempt_of(record)
     if attempt.purpose == "rollback":
         return record
-    again = attempt.purpose == "recall" or (attempt.code or code) in TRANSIENT
-    return remember(record, at, attempt.deployment, code, detail, again=again)
+    recall = attempt.purpose == "recall"
+    again = recall or (attempt.code or code) in TRANSIENT
+    return remember(record, at, attempt.deployment, code, detail, again=again, recall=recall)
 
 
 def _clear(record: Record) -> tuple[Record, tuple[Effect, ...]]:

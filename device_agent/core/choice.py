@@ -119,7 +119,7 @@ def _recalls(record: Record, at: Moment) -> Iterator[Decision]:
 
 
 def _recall(record: Record, deployment: PlannedDeployment, at: Moment) -> Decision:
-    failure = blocking(record, deployment.id, at)
+    failure = blocking(record.recalls, deployment.id, at)
     if failure is not None:
         return Decision(choice=None, why=f"recalled, {failed_before(failure)}", wake_s=failure.retry_s)
     fallback = deployment.fallback
@@ -197,7 +197,7 @@ def _judge(record: Record, deployment: PlannedDeployment, at: Moment) -> Decisio
     closed = _closed(deployment, at)
     if closed is not None:
         return closed
-    failure = blocking(record, deployment.id, at)
+    failure = blocking(record.failures, deployment.id, at)
     accepted = failure is not None and failure.code == "no-way-back" and deployment.irreversible
     if failure is not None and not accepted:
         return Decision(choice=None, why=failed_before(failure), wake_s=failure.retry_s)

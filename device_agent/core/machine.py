@@ -32,7 +32,8 @@ R15. Probation: checks at the release's interval, or the owner's where that is l
      one check has passed and none fails now. Too many failures in a row, or one crash, turn the attempt back.
 R16. Every probation ends: a check that cannot be made or does not answer is a failed check.
 R17. A deployment that failed is not tried again until an operator says so, unless its code is transient; then it is
-     tried again, up to TRIES attempts. Recalls are always tried TRIES times. So attempts are bounded.
+     tried again, up to TRIES attempts. Recalls are always tried TRIES times, whatever became of what they recall. So
+     attempts are bounded.
 R18. The commit is the journal's write to idle; tidying comes after it. An installation keeps the old slot as good; a
      recall or rollback drops what it left, and no deployment of the same plan brings that back.
 R19. At a start each stage leads where RESUME says, and an unknown one back. More than RESUMES starts in one stage are

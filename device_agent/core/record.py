@@ -123,6 +123,8 @@ class Record:
     attempt: Attempt | None = None
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """By deployment id."""
+    recalls: Mapping[str, Failure] = field(default_factory=dict)
+    """Recalls that failed, by the id of the deployment that they were to leave."""
     retries: int = 0
     """Failures in a row of a download or of going back, for the backoff."""
     wake_s: float | None = None

@@ -1,4 +1,4 @@
-"""A1, A10, A25: arbitrary and altered documents."""
+"""A1, A10, A25 and invariant K4: arbitrary and altered documents."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A9, A27: the device's memory is lost, torn, or taken from another time."""
+"""A9, A27 and invariant K3: the device's memory is lost, torn, or taken from another time."""
 
 import random
 from pathlib import Path

@@ -214,7 +214,7 @@ def test_the_time_floor_is_forgotten_with_the_key_that_raised_it(tmp_path: Path)
 
 
 def test_a_manifest_waits_for_a_catalogue_that_cannot_be_read(tmp_path: Path) -> None:
-    """The sequence is persisted first; the same manifest is taken to its end later, and older ones stay out."""
+    """Invariant K2: the sequence is persisted first; the manifest goes on later, and older ones stay out."""
     fleet, device = enrolled(tmp_path)
     fleet.publish()
     older, data = fleet.manifest(fleet.deployment()), fleet.manifest(fleet.deployment("my-service", "1.1.0"))

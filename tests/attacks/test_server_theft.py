@@ -1,4 +1,7 @@
-"""S1: the server's disk, database and online keys are stolen. S2: a bad release is offered to the server."""
+"""S1: the server's disk, database and online keys are stolen. S2: a bad release is offered to the server.
+
+What must hold here, as everywhere in this folder, is invariant K1: nothing new runs that the offline keys did not sign.
+"""
 
 import json
 import time

@@ -154,7 +154,7 @@ def runs(device: DeviceUnderTest, kinds: Kinds, slot: Any, version: int | None) 
 
 
 def test_every_operation_may_run_twice(device: DeviceUnderTest, kinds: Kinds) -> None:
-    """Rule 1."""
+    """Rule 1, and invariant D7."""
     first, second = release(kinds, 1), release(kinds, 2)
     trees = {stage(device, first, "a", None) for _ in range(2)}
     assert len(trees) == 1

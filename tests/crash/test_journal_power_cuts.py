@@ -1,4 +1,7 @@
-"""A power cut at every call that the journal and the outbox make: what is found is exactly the old or the new state."""
+"""A power cut at every call that the journal and the outbox make: what is found is exactly the old or the new state.
+
+This is invariant D13.
+"""
 
 import os
 import stat

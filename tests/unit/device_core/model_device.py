@@ -1,7 +1,7 @@
 """A model of a device around the machine: slots, links, a journal, workers, and power that may fail at any time.
 
-The model executes effects as the real shell does (persist first, then act; a queue of one worker), and checks the
-numbered invariants of `docs/invariants.md` (D1 to D12) at every step.
+The model executes effects as the real shell does (persist first, then act; a queue of one worker), and checks at every
+step, by their numbers in `docs/invariants.md`, the invariants D1, D2, D3, D4, D5, D6, D7, D8, D9, D10, D11 and D12.
 """
 
 from collections import deque
@@ -64,7 +64,8 @@ class ModelDevice:
         self.links: dict[str, str | None] = {}
         self.cache: set[str] = set()
         self.mono_s, self.wall_s, self.luck = 100.0, WALL_S, 0.5
-        self.spent: dict[str, int] = {}
+        self.spent: dict[tuple[str, bool], int] = {}
+        """Failed attempts by deployment, those of its recall apart."""
         self.final: set[str] = set()
         self.send(Started)
 
@@ -115,7 +116,7 @@ class ModelDevice:
         """What the invariant D5 allows anew."""
         planned = () if self.record.plan is None else self.record.plan.deployments
         for deployment in planned:
-            self.spent.pop(deployment.id, None)
+            self._forget(deployment.id)
             self.final.discard(deployment.id)
 
     def rot(self, package: str) -> None:
@@ -199,12 +200,16 @@ class ModelDevice:
             return
         name, slots = attempt.deployment, after.packages.get(attempt.release.package, EMPTY)
         assert attempt.slot != slots.active, "D1: the active slot is never written"
+        if attempt.tree is not None:
+            spare = slots.content(attempt.slot)
+            assert spare is not None, "D2: what is switched to at once is there"
+            assert (spare.tree, spare.standing) == (attempt.tree, "good"), "D2: and was committed before"
         content = active_content(after, attempt.release.package)
         if attempt.purpose == "install":
             installed = 0 if content is None else content.release.counter
             assert attempt.release.counter > installed, "D9: a downgrade only through a recall or a rollback"
         if attempt.purpose != "rollback":
-            assert self.spent.get(name, 0) < TRIES, "D5: attempts are bounded"
+            assert self.spent.get((name, attempt.purpose == "recall"), 0) < TRIES, "D5: attempts are bounded"
         if attempt.purpose == "install":
             assert name not in self.final, "D5: a failed deployment is not retried until told"
         floor = 0 if after.plan is None else after.plan.floors.get(attempt.release.package, 0)
@@ -215,14 +220,21 @@ class ModelDevice:
         if attempt is None or report is None or report.outcome is None or report.deployment != attempt.deployment:
             return
         if report.outcome == "committed":
-            self.spent.pop(report.deployment, None)
+            self._forget(report.deployment)
             self.final.discard(report.deployment)
         elif report.outcome in ("failed", "rolled_back") and attempt.purpose == "install":
-            self.spent[report.deployment] = self.spent.get(report.deployment, 0) + 1
+            self._spend(report.deployment, recall=False)
             if report.code not in TRANSIENT and (attempt.code or report.code) not in TRANSIENT:
                 self.final.add(report.deployment)
         elif report.outcome == "failed" and attempt.purpose == "recall":
-            self.spent[report.deployment] = self.spent.get(report.deployment, 0) + 1
+            self._spend(report.deployment, recall=True)
+
+    def _spend(self, name: str, *, recall: bool) -> None:
+        self.spent[name, recall] = self.spent.get((name, recall), 0) + 1
+
+    def _forget(self, name: str) -> None:
+        for recall in (False, True):
+            self.spent.pop((name, recall), None)
 
     def _check_tick_again(self, event: Ticked) -> None:
         if self.record.wake_s is None or self.record.wake_s > self.mono_s:

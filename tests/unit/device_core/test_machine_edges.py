@@ -1,6 +1,6 @@
 """The rules where two attempts, two packages or two plans meet: nothing of the one is taken for the other's."""
 
-from device_agent.core.effects import Activate, Check, Fetch
+from device_agent.core.effects import Activate, Check, Fetch, Reply
 from device_agent.core.events import Assigned, Checked
 from device_agent.core.machine import initial
 from device_agent.core.reports import installed
@@ -30,6 +30,43 @@ def test_r7_new_mirrors_of_a_fallback_are_learnt_too() -> None:
     mirrored = release(10, urls=("https://mirror.example/x",))
     assert bench.accept(3, deployment(12, state="recalled", fallback=mirrored)) == ()
     assert (bench.record.stage, bench.attempt.release) == ("downloading", mirrored)
+
+
+def test_r10_a_slot_that_is_known_to_be_bad_is_not_switched_to() -> None:
+    bench = Bench()
+    bench.install(1, deployment(11))
+    bench.accept(2, deployment(12))
+    bench.to("switching")
+    bench.fail("start")
+    bench.fail("altered")
+    assert bench.command("rollback") == (
+        Reply(id="c-1", code="no-fallback", detail="no other slot holds a good release"),
+    )
+
+
+def test_r17_a_recall_saves_a_device_that_could_not_go_back() -> None:
+    """It runs what failed: the recall brings it a fallback, however often the release itself was tried."""
+    bench = Bench()
+    bench.install(1, deployment(11))
+    bench.accept(2, deployment(12))
+    bench.to("switching")
+    bench.fail("start")
+    bench.fail("altered")
+    recalled = deployment(12, state="recalled", fallback=release(11))
+    assert bench.accept(3, recalled) == (Fetch(),), "and not Activate: the other slot is not whole"
+    for _ in range(2):
+        bench.fail("digest")
+        assert bench.wait(3_600) == (Fetch(),)
+    bench.fail("digest")
+    assert bench.wait(100_000) == (), "three tries of the recall, apart from the one of the release"
+    assert bench.record.why.startswith("recalled, failed before: digest; ")
+    bench.command("retry", id="c-2")
+    assert bench.wait(0) == (Fetch(),)
+    bench.to("probation")
+    bench.prove()
+    assert [row.version for row in installed(bench.record)] == ["1.11.0"]
+    assert bench.accept(4, deployment(12)) == ()
+    assert bench.record.why == "failed before: withdrawn"
 
 
 def test_r13_a_package_that_is_not_installed_is_in_no_report() -> None:

@@ -79,8 +79,12 @@ class DeviceMachine(RuleBasedStateMachine):
         self._publish([*self._others(package), planned])
         self._go_on(done)
 
-    @rule(fallback=st.sampled_from((-1, -1, 0, 1)), done=st.integers(0, 3))
-    def recall(self, fallback: int, done: int) -> None:
+    @rule(
+        fallback=st.sampled_from((-1, -1, 0, 1)),
+        floor=st.sampled_from((0, 0, 1, 2, 3)),
+        done=st.integers(0, 3),
+    )
+    def recall(self, fallback: int, floor: int, done: int) -> None:
         """What is installed or tried is recalled, towards the release before it, another one, or none."""
         record = self.device.record
         contents = [active_content(record, package) for package in PACKAGES]
@@ -97,7 +101,7 @@ class DeviceMachine(RuleBasedStateMachine):
             )
             for name, bad in names.items()
         ]
-        self._publish(recalled)
+        self._publish(recalled, floors=dict.fromkeys(PACKAGES, floor))
         self._go_on(done)
 
     @rule(steps=st.integers(1, 6), twice=st.booleans())
@@ -111,12 +115,34 @@ class DeviceMachine(RuleBasedStateMachine):
         codes = _CODES.get(type(self.device.queue[0]), ("io",))
         self.device.run("fail", data.draw(st.sampled_from(codes)))
 
+    @precondition(lambda self: self.device.queue)
+    @rule(code=st.sampled_from(("no-space", "io", "worker")), times=st.integers(2, 5))
+    def fail_over_and_over(self, code: str, times: int) -> None:
+        """D5: a cause that may be gone by the next try, and never is."""
+        for _ in range(times):
+            self.device.run("fail", code)
+            self.device.wake()
+
     @precondition(lambda self: self.device.record.stage == "rolling_back")
     @rule(code=st.sampled_from(("io", "start", "start", "worker", "ok")), times=st.integers(1, 3))
     def go_back_with_trouble(self, code: str, times: int) -> None:
         for _ in range(times):
             self.device.run("ok" if code == "ok" else "fail", code)
             self.device.wake()
+
+    @rule(package=st.sampled_from(PACKAGES), again=st.booleans())
+    def have_nothing_whole_to_go_back_to(self, package: str, again: bool) -> None:
+        """R14: what was kept has rotted, and the new release is sick. An operator may want to go back all the same."""
+        self.release_something_newer(package, 30, 3)
+        attempt = self.device.record.attempt
+        if self.device.record.stage not in ("switching", "probation") or attempt is None or attempt.previous is None:
+            return
+        self.recall(-1, 0, 0)
+        self.device.rot(attempt.release.package)
+        self._go_on(2)
+        if again:
+            self.command("rollback", attempt.release.package)
+            self._go_on(2)
 
     @precondition(lambda self: self.device.queue)
     @rule(ending=st.sampled_from(("before", "midway", "after")), times=st.sampled_from((1, 1, 1, 4)))

@@ -2,13 +2,15 @@
 
 import base64
 import json
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope as OtherEnvelope
-from securesystemslib.signer import CryptoSigner, Signature
+from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
 
 from fleet_protocol import envelope, limits
 from fleet_protocol.envelope import Envelope, KeySet
@@ -198,3 +200,28 @@ def test_any_bytes_are_an_envelope_or_a_code(data: bytes) -> None:
         envelope.decode(data, max_size=300)
     except ProtocolError as error:
         assert error.code in ("size", "parse", "envelope")
+
+
+@pytest.mark.parametrize(
+    ("private", "scheme"),
+    [
+        (Ed25519PrivateKey.generate(), "ed25519"),
+        (ec.generate_private_key(ec.SECP256R1()), "ecdsa-sha2-nistp256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ecdsa-sha2-nistp384"),
+        (rsa.generate_private_key(65_537, 2_048), "rsassa-pss-sha256"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_rule_4_every_key_type_on_the_list_signs_and_verifies(private: Any, scheme: str) -> None:
+    signer = CryptoSigner(private, SSlibKey.from_crypto(private.public_key(), scheme=scheme))
+    keys = KeySet(1, {signer.public_key.keyid: signer.public_key})
+    assert envelope.verify(envelope.sign(b"x", KIND, [signer]), KIND, keys) == b"x"
+
+
+def test_a_role_has_no_more_keys_than_anybody_could_use() -> None:
+    signers = [CryptoSigner.generate_ed25519() for _ in range(65)]
+    keys = {signer.public_key.keyid: signer.public_key for signer in signers}
+    assert KeySet(1, dict(list(keys.items())[:64])).values
+    with pytest.raises(ProtocolError) as caught:
+        KeySet(1, keys)
+    assert caught.value.code == "root"

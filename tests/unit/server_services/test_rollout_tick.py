@@ -70,7 +70,7 @@ def test_a_failure_recalls_with_a_newer_manifest_and_an_audit_entry(stack: Serve
 
 
 def test_an_operators_own_rollback_is_no_vote_against_the_release(stack: ServerStack) -> None:
-    """V3: with no failure tolerated, three committed devices are ordered back one way or the other."""
+    """V3, and invariant S7: with no failure tolerated, three committed devices are ordered back one way or the other."""
     job = stack.publish(waves=[{"share": 100}], success_rate=0.5, failure_limit=0, soak_s=60)
     stack.tick()
     for node in NODES:
@@ -132,7 +132,7 @@ def test_a_recalled_deployment_stays_until_it_is_superseded(stack: ServerStack) 
 
 
 def test_a_kill_between_commit_and_publication_is_healed_at_the_next_start(stack: ServerStack) -> None:
-    """T1: the transaction has committed, the broker never heard of it."""
+    """T1, and invariant S6: the transaction has committed, the broker never heard of it."""
     job = stack.publish()
     stack.link.publish = lambda *args, **more: (_ for _ in ()).throw(OSError("killed here"))  # type: ignore[assignment, method-assign]
     with pytest.raises(OSError, match="killed here"), stack.publication.begin() as change:

@@ -34,6 +34,7 @@ def test_hold_and_resume_are_two_manifests(stack: ServerStack) -> None:
 
 
 def test_a_recall_is_final_and_always_a_newer_manifest(stack: ServerStack) -> None:
+    """Invariant S4."""
     job = stack.publish()
     sequence = stack.manifest().sequence
     stack.steering.steer(job, Verb.RECALL, "smoke")

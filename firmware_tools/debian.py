@@ -3,6 +3,7 @@
 import gzip
 import lzma
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -11,17 +12,28 @@ from firmware_tools.deb_file import DebFile
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.install import DebianPackage, Install
 
+_NAMED: Final = ("name", "version", "architecture", "packages")
 _READERS: Final[Mapping[str, Any]] = {".gz": gzip.open, ".xz": lzma.open}
 _DEPENDS: Final = ("pre-depends", "depends")
 
 
-def packages(source: Path, raw_name: str, repository: Sequence[DebianPackage]) -> tuple[DebianPackage, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromRepository:
+    """A package that devices get from their own repositories: `file` is its .deb, or lists it under `name`."""
+
+    file: Path
+    name: str = ""
+    version: str = ""
+    architecture: str = ""
+
+
+def packages(source: Path, raw_name: str, repository: Sequence[FromRepository]) -> tuple[DebianPackage, ...]:
     """Every .deb of a tree, or the only one that `source` is, then those that devices get from their repositories.
 
     Raises PolicyError `bad-request` where there is none, or one name twice.
     """
     brought = [_described(path, name) for name, path in _debs(source, raw_name)]
-    found = (*brought, *repository)
+    found = (*brought, *(_listed(one) if one.name else _described(one.file, None) for one in repository))
     names = [package.name for package in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -53,20 +65,19 @@ def release_lines(install: Install) -> list[str]:
     return lines
 
 
-def from_repository(options: Iterable[Any], directory: Path) -> Iterator[DebianPackage]:
-    """The packages of `[[repository]]`: each `deb = "FILE"`, or `name`, `version` and `packages = "FILE"`, a Packages
-    file as repositories have it. Paths are relative to `directory`."""
+def from_repository(options: Iterable[Any], directory: Path) -> Iterator[FromRepository]:
+    """What `[[repository]]` names: each `deb = "FILE"`, or `name`, `version` and `packages = "FILE"`, a Packages file
+    as repositories have it. Paths are relative to `directory`; nothing is read yet."""
     for option in options:
-        if isinstance(option, dict) and set(option) == {"deb"}:
-            yield _described(directory / str(option["deb"]), None)
-        elif isinstance(option, dict) and {"name", "version", "packages"} <= set(option) <= {*_NAMED}:
-            yield _listed(directory / str(option["packages"]), {key: str(value) for key, value in option.items()})
+        texts = isinstance(option, dict) and all(isinstance(value, str) for value in option.values())
+        if texts and set(option) == {"deb"}:
+            yield FromRepository(file=directory / option["deb"])
+        elif texts and {"name", "version", "packages"} <= set(option) <= {*_NAMED}:
+            wanted = {key: value for key, value in option.items() if key != "packages"}
+            yield FromRepository(file=directory / option["packages"], **wanted)
         else:
             detail = "each of repository has deb, or name, version and packages (and may have architecture)"
             raise PolicyError("bad-request", detail)
-
-
-_NAMED: Final = ("name", "version", "architecture", "packages")
 
 
 def _debs(source: Path, raw_name: str) -> Iterator[tuple[str, Path]]:
@@ -88,26 +99,26 @@ def _described(path: Path, file: str | None) -> DebianPackage:
         raise PolicyError("bad-request", f"{path}: {error.detail}") from None
 
 
-def _listed(path: Path, wanted: Mapping[str, str]) -> DebianPackage:
+def _listed(wanted: FromRepository) -> DebianPackage:
     """The one package of a Packages file that is meant."""
-    found = [fields for fields in _paragraphs(path) if _is_it(fields, wanted)]
+    found = [fields for fields in _paragraphs(wanted.file) if _is_it(fields, wanted)]
     digests = {(fields.get("architecture", ""), fields.get("sha256", "")) for fields in found}
-    what = f"{wanted['name']} {wanted['version']}"
+    what = f"{wanted.name} {wanted.version}"
     if len(digests) != 1:
-        many = f"{what} is in {path} for several architectures: say which" if digests else f"{path} has no {what}"
-        raise PolicyError("bad-request", many)
+        several = f"{wanted.file} has {what} more than once: say for which architecture"
+        raise PolicyError("bad-request", several if digests else f"{wanted.file} has no {what}")
     ((architecture, sha256),) = digests
     try:
         return DebianPackage(
-            name=wanted["name"], version=wanted["version"], architecture=architecture, sha256=sha256, file=None
+            name=wanted.name, version=wanted.version, architecture=architecture, sha256=sha256, file=None
         )
     except ProtocolError as error:
-        raise PolicyError("bad-request", f"{path}: {what}: {error.detail}") from None
+        raise PolicyError("bad-request", f"{wanted.file}: {what}: {error.detail}") from None
 
 
-def _is_it(fields: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    same = (fields.get("package"), fields.get("version")) == (wanted["name"], wanted["version"])
-    return same and fields.get("architecture") == wanted.get("architecture", fields.get("architecture"))
+def _is_it(fields: Mapping[str, str], wanted: FromRepository) -> bool:
+    same = (fields.get("package"), fields.get("version")) == (wanted.name, wanted.version)
+    return same and wanted.architecture in ("", fields.get("architecture"))
 
 
 def _paragraphs(path: Path) -> Iterator[Mapping[str, str]]:

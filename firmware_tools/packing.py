@@ -17,6 +17,7 @@ import zstandard
 
 from firmware_tools import debian, description
 from firmware_tools.artifact import CHUNK
+from firmware_tools.debian import FromRepository
 from firmware_tools.description import Description
 from firmware_tools.driver_files import driver_of
 from firmware_tools.unit_options import check_unit
@@ -47,7 +48,7 @@ class ReleaseSpec:
     part: str = ""
     """Its name among the artifacts of the release that are for one class."""
     unit: Unit | None = None
-    repository: tuple[DebianPackage, ...] = ()
+    repository: tuple[FromRepository, ...] = ()
     """Debian packages that devices get from their own repositories."""
     dependencies: Dependencies = "release"
     load: bool = True

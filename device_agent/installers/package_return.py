@@ -105,11 +105,11 @@ class PackageReturn:
         return [one for one in found if one.version is not None or not self._is_needed(one, was, entries)]
 
     def _is_needed(self, one: Was, was: Iterable[Was], entries: Sequence[Entry]) -> bool:
-        """Whether something that is none of the release's needs the package, which works."""
+        """Whether something that stays needs the package, which works: the owner's, or what has no way back."""
         entry = at(entries, one.name, one.architecture)
         if entry is None or not entry.whole:
             return False
-        ours = {(other.name, other.architecture) for other in was}
+        ours = {(other.name, other.architecture) for other in was if not other.lost}
         others = [e.control for e in entries if e.present and (e.control.name, e.control.architecture) not in ours]
         native = self._dpkg.architectures()[0]
         return any(problems(DebianWorld([*others, entry.control], native), DebianWorld(others, native)))

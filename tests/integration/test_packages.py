@@ -385,10 +385,11 @@ def test_without_a_way_back_only_who_accepts_that_gets_the_release(scene: Packag
     error = scene.refused(app(2))
     assert error.code == "no-way-back"
     assert "app 1.0" in error.detail
-    scene.activate(*scene.stage(app(2), make_deb("extra", "1"), irreversible=True))
-    assert scene.root.packages() == {"app": "2.0", "extra": "1"}
+    debs = app(2, depends="needed"), make_deb("needed", "1"), make_deb("extra", "1")
+    scene.activate(*scene.stage(*debs, irreversible=True))
+    assert scene.root.packages() == {"app": "2.0", "needed": "1", "extra": "1"}
     scene.revert()
-    assert scene.root.packages() == {"app": "2.0"}
+    assert scene.root.packages() == {"app": "2.0", "needed": "1"}
 
 
 def test_a_way_back_that_was_altered_is_not_taken(scene: PackageScene) -> None:

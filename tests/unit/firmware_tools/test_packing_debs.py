@@ -108,12 +108,19 @@ def test_an_index_with_several_architectures_asks_which(tmp_path: Path) -> None:
     index = "".join(f"Package: two\nVersion: 2.0\nArchitecture: {name}\nSHA256: {sha}\n\n" for name, sha in rows)
     (tmp_path / "Packages").write_text(index)
     wanted = {"name": "two", "version": "2.0", "packages": "Packages"}
-    with pytest.raises(PolicyError, match="say which"):
-        list(debian.from_repository([wanted], tmp_path))
-    (found,) = debian.from_repository([wanted | {"architecture": "arm64"}], tmp_path)
-    assert (found.architecture, found.sha256, found.file) == ("arm64", "b" * 64, None)
+    empty = laid(tmp_path / "empty")
+
+    def found(**more: str) -> tuple[DebianPackage, ...]:
+        options = list(debian.from_repository([wanted | more], tmp_path))
+        return debian.packages(empty, "x", options)
+
+    with pytest.raises(PolicyError, match="for which architecture"):
+        found()
+    assert [(one.architecture, one.sha256, one.file) for one in found(architecture="arm64")] == [
+        ("arm64", "b" * 64, None)
+    ]
     with pytest.raises(PolicyError, match="has no two"):
-        list(debian.from_repository([wanted | {"version": "3.0"}], tmp_path))
+        found(version="3.0")
 
 
 def test_repositories_are_for_packages(tmp_path: Path) -> None:

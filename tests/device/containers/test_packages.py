@@ -12,12 +12,13 @@ import pytest
 
 from device_agent.core.plan import PlannedRelease
 from fleet_protocol.install import HealthCheck
+from tests.fakes import nspawn
 from tests.fakes.debian import NEEDS_APT, Deb, Repository, artifact, make_deb, release_of
 from tests.fakes.install_shell import InstallShell, KilledError, deployment
-from tests.fakes.package_device import BINDS, PackageDevice
+from tests.fakes.package_device import PackageDevice
+from tests.fakes.unit_device import BINDS
 from tests.fakes.waiting import until
 
-nspawn = pytest.importorskip("tests.fakes.nspawn", reason="this checkout has no containers")
 SICK = HealthCheck(kind="exec", target="sick", interval_s=1, timeout_s=20, failures=1)
 UNIT = """[Service]
 ExecStart=/usr/lib/demo/run
@@ -25,7 +26,8 @@ ExecStart=/usr/lib/demo/run
 WantedBy=multi-user.target
 """
 START = "systemctl daemon-reload; systemctl enable --quiet demo.service; systemctl restart demo.service"
-STOP = "systemctl stop demo.service"
+STOP = 'systemctl stop demo.service; test "$1" != remove || systemctl disable --quiet demo.service'
+CHANGED = "cd / && find etc usr lib var/lib/systemd -newer /etc/fairlead-packages.toml -not -type d | sort"
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +37,13 @@ def tree() -> Path:
         reason = "the libraries of this Python are not those of Debian's 3.11"
     if reason is not None:
         pytest.skip(reason)
-    found: Path = nspawn.build_tree()
-    return found
+    return nspawn.build_tree()
 
 
 @pytest.fixture
 def device(tree: Path) -> Iterator[PackageDevice]:
     with nspawn.running_container(name="packages", binds=BINDS) as container:
-        yield PackageDevice(container)
+        yield PackageDevice(container, "packages")
 
 
 def demo(version: int, *, postinst: str = "", **options: Any) -> Deb:
@@ -118,12 +119,13 @@ def test_a_package_with_a_service_goes_forward_and_back(releases: Releases, devi
 
 
 def test_a_first_installation_that_is_not_well_leaves_nothing(releases: Releases, device: PackageDevice) -> None:
-    before = device.sh("cd / && find etc usr lib var/lib/systemd -newer /etc/fairlead.toml -not -type d | sort")
+    before = device.sh(
+        "cd / && find etc usr lib var/lib/systemd -newer /etc/fairlead-packages.toml -not -type d | sort"
+    )
     assert releases.install(demo(1), sick=True) == ("rolled_back", "unhealthy")
     assert device.packages("demo") == {}
     assert device.container.run("systemctl is-active demo.service")[0] != 0
-    device.sh("rm -f /etc/systemd/system/multi-user.target.wants/demo.service")  # its script's, not dpkg's
-    assert device.sh("cd / && find etc usr lib var/lib/systemd -newer /etc/fairlead.toml -not -type d | sort") == before
+    assert device.sh(CHANGED) == before
 
 
 def rebuilt(device: PackageDevice, name: str, version: str, *, postinst: str) -> Deb:
@@ -174,10 +176,10 @@ def test_power_lost_inside_a_script(releases: Releases, device: PackageDevice, s
         for number, scripts in ((1, old), (2, new))
     ]
     assert releases.install(tool[0]) == ("committed", None)
-    device.kill_op = "activate"
 
     def cut() -> None:
         until(lambda: device.container.file("/var/lib/waited").exists())
+        device.cut = True
         device.container.power_cut()
 
     cutter = threading.Thread(target=cut)
@@ -195,7 +197,7 @@ def test_power_lost_inside_a_script(releases: Releases, device: PackageDevice, s
 def test_power_lost_between_two_steps(releases: Releases, device: PackageDevice, point: str) -> None:
     assert releases.install(demo(1)) == ("committed", None)
     back = point == "package.after_reinstall"
-    device.kill_op, device.kill_at = ("revert" if back else "activate"), point
+    device.kill = ("revert" if back else "activate"), point
     outcome = releases.install(demo(2), sick=back)
     assert outcome == (("rolled_back", "unhealthy") if back else ("committed", None))
     assert device.killed == 1

@@ -49,10 +49,12 @@ class ContainerSite:
         self.site.online(name)
         return device
 
-    def bare(self, name: str) -> Container:
+    def bare(self, name: str, *, memory_mb: int | None = None) -> Container:
         """A device with the agent's program in its image and nothing of its own, switched off."""
         netns = self.site.hub.join(name, len(self.devices) + 1)
-        device = Container([agent_layer(), debian_tree()], name=name, binds=[wheels()], netns=netns)
+        device = Container(
+            [agent_layer(), debian_tree()], name=name, binds=[wheels()], netns=netns, memory_mb=memory_mb
+        )
         self.devices[name] = device
         return device
 

@@ -81,6 +81,12 @@ class Container:
         return path.read_text("utf-8", errors="replace") if path.exists() else ""
 
     @property
+    def peak_mb(self) -> float:
+        """The most memory that it ever used, caches of files among it; only where it has a limit."""
+        assert self._cgroup is not None
+        return self._cgroup.peak_mb
+
+    @property
     def running(self) -> bool:
         """Whether it is switched on."""
         return self._process is not None and self._process.poll() is None
@@ -190,11 +196,6 @@ class Container:
         assert self._process is not None
         self.run("systemctl poweroff --no-block")
         self._process.wait()
-
-    def reboot(self) -> None:
-        """Off in good order, and on again."""
-        self.shut_down()
-        self.start()
 
     def close(self) -> None:
         """Nothing of it is left."""

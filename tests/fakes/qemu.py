@@ -125,14 +125,6 @@ class VM:
         self._process.wait(PATIENCE_S)
         self._hang_up()
 
-    def shut_down(self) -> None:
-        """Switch it off in good order, and wait for it."""
-        assert self._process is not None
-        assert self._guest is not None
-        self._guest.send({"execute": "guest-shutdown"})
-        self._process.wait(PATIENCE_S)
-        self._hang_up()
-
     def close(self) -> None:
         """It is off, and QEMU is gone."""
         if self.running:
@@ -195,10 +187,6 @@ class VM:
             while data := file.read(1 << 20):
                 self._ask("guest-file-write", handle=handle, **{"buf-b64": base64.b64encode(data).decode()})
         self._ask("guest-file-close", handle=handle)
-
-    def get(self, remote: str) -> bytes:
-        """The content of a file of the device, which is not a large one."""
-        return base64.b64decode(self.do(f"base64 {remote}"))
 
     def _ask(self, command: str, **arguments: Any) -> Any:
         assert self._guest is not None

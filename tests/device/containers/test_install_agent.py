@@ -144,6 +144,13 @@ def test_an_agent_that_does_not_come_up_is_not_kept(site: DeviceSite, device: Co
     site.online(NODE)
 
 
+def test_a_device_with_little_memory_can_be_set_up(containers: ContainerSite) -> None:
+    small = containers.bare("node-2", memory_mb=96)
+    containers.device("node-2")
+    assert small.do(f"systemctl is-active {AGENT}").strip() == "active"
+    assert 0 < small.peak_mb <= 96
+
+
 def test_uninstalled_it_leaves_what_is_the_owners_until_that_is_purged(device: Container) -> None:
     before = _settings(device)
     device.do(f"{HOME}/venv/bin/fairlead-agent uninstall")

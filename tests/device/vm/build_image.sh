@@ -18,7 +18,7 @@ packages+=,python3,python3-venv,e2fsprogs,qemu-guest-agent
 masked='apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
     systemd-networkd-wait-online.service systemd-resolved.service systemd-timesyncd.service systemd-pstore.service
     getty@tty1.service serial-getty@ttyAMA0.service systemd-firstboot.service sys-kernel-debug.mount
-    sys-kernel-tracing.mount dev-hugepages.mount'
+    sys-kernel-tracing.mount dev-hugepages.mount systemd-binfmt.service proc-sys-fs-binfmt_misc.automount'
 # What this device's hardware needs, and what people put into releases for it.
 modules='virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio-rng ext4 ipv6 autofs4 dummy fuse overlay crc32c_generic'
 

@@ -71,6 +71,13 @@ def test_a_service_whose_check_fails_is_taken_back(vm: VmSite, idler: Idler) -> 
     idler.settled()
 
 
+def test_a_device_that_was_cut_off_takes_what_it_missed(vm: VmSite, idler: Idler) -> None:
+    vm.device.cut()
+    job = idler.publish()
+    vm.device.mend()
+    idler.commits(job)
+
+
 @pytest.mark.parametrize("stage", ["downloading", "installing", "switching", "probation"])
 def test_the_plug_is_pulled_in_mid_install(vm: VmSite, idler: Idler, stage: str) -> None:
     job = idler.publish()

@@ -2,7 +2,7 @@
 
 Two drivers, one of which needs the other in exactly its own build, and a service that holds them open: each time the
 device ends with all of the old or all of the new release, loaded and running, also after one more boot; the two never
-mix, and whatever the system had before the first installation is there again when that fails.
+mix, and whatever the system had before the first installation is there again when that fails. This is invariant D14.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Workers that handle strangers' bytes, under the uid of an account without rights. Needs root, as the agent does."""
+"""Workers that handle strangers' bytes, under the uid of an account without rights: invariant K5.
+
+Needs root, as the agent does.
+"""
 
 import json
 import subprocess

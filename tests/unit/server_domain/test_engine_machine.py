@@ -1,6 +1,6 @@
 """The engine against a small world of devices, under every order of events that Hypothesis finds.
 
-By their numbers in `docs/invariants.md` these are the invariants S1, S2, S3, S4 and S5.
+By their numbers in `docs/invariants.md` these are the invariants S1, S2, S3, S4, S5 and S9.
 """
 
 from dataclasses import replace

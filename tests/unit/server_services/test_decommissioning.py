@@ -1,4 +1,4 @@
-"""Rules X1 to X4 of server.services.decommissioning."""
+"""Rules X1 to X4 of server.services.decommissioning: invariant S11."""
 
 import pytest
 from prometheus_client import CollectorRegistry

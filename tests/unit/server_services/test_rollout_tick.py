@@ -70,7 +70,7 @@ def test_a_failure_recalls_with_a_newer_manifest_and_an_audit_entry(stack: Serve
 
 
 def test_an_operators_own_rollback_is_no_vote_against_the_release(stack: ServerStack) -> None:
-    """V3, and invariant S7: with no failure tolerated, three committed devices are ordered back one way or the other."""
+    """V3, invariant S7: with no failure tolerated, three committed devices are ordered back one way or the other."""
     job = stack.publish(waves=[{"share": 100}], success_rate=0.5, failure_limit=0, soak_s=60)
     stack.tick()
     for node in NODES:
@@ -158,7 +158,7 @@ def test_a_kill_before_the_commit_leaves_the_decision_to_the_next_tick(stack: Se
 
 
 def test_when_its_time_is_over_no_device_begins_any_more(stack: ServerStack) -> None:
-    """E10 and N1."""
+    """E10 and N1: invariant S9."""
     job = stack.publish(waves=[{"share": 100}], expires_s=600)
     stack.tick(after_s=599)
     assert stack.deployment(job).state == "active"
@@ -197,15 +197,20 @@ def test_a_release_that_leaves_the_catalogue_holds_its_rollout(stack: ServerStac
     assert "left the catalogue" in stack.rollout(job).reason
 
 
-def test_trouble_with_one_rollout_does_not_stop_another(stack: ServerStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T4."""
+@pytest.mark.parametrize(
+    "trouble", [PolicyError("database", "that row is not readable"), ZeroDivisionError("that row is not readable")]
+)
+def test_trouble_with_one_rollout_does_not_stop_another(
+    stack: ServerStack, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    """T4, and invariant S8: be it a row's fault or a defect of ours."""
     stack.release("other", "1.0.0", 1)
     sick, sound = stack.publish(update_id="a-sick"), stack.publish(package_name="other", update_id="b-sound")
     observe = stack.evidence.observe
 
     def failing(work, rollout, now_s):  # type: ignore[no-untyped-def]
         if rollout.id == sick:
-            raise PolicyError("database", "that row is not readable")
+            raise trouble
         return observe(work, rollout, now_s)
 
     monkeypatch.setattr(stack.rounds, "_observe", failing)

@@ -1,5 +1,7 @@
 """Rules W1 to W4 of server.services.witness, G5 of the guardian, and N2, D3 and K2 over the loss of the store.
 
+Together they are invariant S10.
+
 Every scene ends with what a device does that remembers the documents from before the loss.
 """
 

@@ -23,6 +23,7 @@ from fleet_protocol.errors import PolicyError
 Side = Literal["agent", "worker", "shared"]
 FOLDERS: Final[Mapping[str, Side]] = {
     "backup": "agent",
+    "brought": "agent",
     "cache": "worker",
     "journal": "agent",
     "outbox": "agent",

@@ -57,7 +57,7 @@ def belongs(state: Path, user: WorkerUser | None) -> None:
     """Everything is with whom it should be."""
     uid, gid = (0, 0) if user is None else (user.uid, user.gid)
     assert owner(state) == (0, 0, 0o700 if user is None else 0o711)
-    for name in ("backup", "journal", "outbox", "services", "slots"):
+    for name in (name for name, side in FOLDERS.items() if side == "agent"):
         assert owner(state / name) == (0, 0, 0o700)
     assert owner(state / "spool") == ((0, 0, 0o700) if user is None else (0, gid, 0o2750))
     for name in ("cache", "trust", "trust/metadata-9", "trust/metadata-10"):

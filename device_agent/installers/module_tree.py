@@ -49,6 +49,11 @@ class ModuleTree:
         """Whether the device has this kernel's modules."""
         return self._files.place(self._root).is_dir()
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether this process may put a file there: the agent may not be root, or the system be read-only."""
+        return os.access(self._files.place(self._root), os.W_OK)
+
     def place(self, module: str) -> str:
         """Where a module of ours stands: depmod prefers `updates` to the kernel's own."""
         return f"{self._root}/updates/{module}.ko"
@@ -98,9 +103,12 @@ class ModuleTree:
         return None
 
     def _paths(self, index: str) -> Iterator[str]:
-        with suppress(FileNotFoundError), (self._files.place(self._root) / index).open(encoding="utf-8") as lines:
+        """The file of each line; a power cut may have left anything in the others."""
+        with suppress(FileNotFoundError), (self._files.place(self._root) / index).open("rb") as lines:
             while line := lines.readline(_LINE_MOST):
-                yield line.partition(":")[0].strip()
+                path = line.decode("utf-8", "replace").partition(":")[0].strip()
+                if path.isprintable():
+                    yield path
 
 
 def _named(path: str) -> str | None:

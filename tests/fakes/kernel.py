@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from tests.fakes.elf import KERNEL, Module
 
 OTHER = "6.1.0-other"
 """A kernel that the device has, and does not run."""
+_MAIN = """#!{python} -IS
+import sys
+import uuid
+sys.path.insert(0, {directory!r})
+import {module}
+{module}.run()
+"""
+"""Imported and not run as it is, so that its bytecode is kept."""
 
 
 class FakeKernel:
@@ -17,14 +26,22 @@ class FakeKernel:
 
     def __init__(self, root: Path, release: str = KERNEL) -> None:
         self.root, self.release = root, release
-        for directory in ("usr/sbin", "proc/sys/kernel", "sys/bus", "etc/modprobe.d", "etc/modules-load.d", "fake"):
+        for directory in (
+            "usr/sbin",
+            "proc/sys/kernel/random",
+            "sys/bus",
+            "etc/modprobe.d",
+            "etc/modules-load.d",
+            "fake",
+        ):
             (root / directory).mkdir(parents=True, exist_ok=True)
         (root / "proc/sys/kernel/osrelease").write_text(f"{release}\n")
         (root / "proc/cmdline").write_text("root=/dev/vda ro\n")
         (root / "fake/kmsg").touch()
-        code = Path(kernel_tool.__file__).read_text("utf-8")
+        place = Path(kernel_tool.__file__)
         for name in ("modprobe", "rmmod", "depmod", "dmesg"):
-            (root / "usr/sbin" / name).write_text(f"#!{sys.executable} -IS\n{code}", "utf-8")
+            text = _MAIN.format(python=sys.executable, directory=str(place.parent), module=place.stem)
+            (root / "usr/sbin" / name).write_text(text)
             (root / "usr/sbin" / name).chmod(0o755)
         for kernel in (release, OTHER):
             self.install(Module(name="own", kernel=kernel, version=None), "kernel/own.ko", kernel)
@@ -50,6 +67,7 @@ class FakeKernel:
         (self.root / "sys/module/own_builtin/parameters").mkdir(parents=True)
         shutil.rmtree(self.root / "fake/users", ignore_errors=True)
         (self.root / "proc/sys/kernel/tainted").write_text("0\n")
+        (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{uuid.uuid4()}\n")
         (self.root / "fake/is-booting").touch()
         self.machine().boot()
         (self.root / "fake/is-booting").unlink()

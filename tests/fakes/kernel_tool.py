@@ -1,6 +1,6 @@
 """modprobe, rmmod, depmod and dmesg of a device whose kernel is a directory: one program, by the name it is run as.
 
-It stands in `<root>/usr/sbin`, needs the standard library only, and keeps what a kernel would know in `<root>`:
+It is run from `<root>/usr/sbin`, needs the standard library only, and keeps what a kernel would know in `<root>`:
 `sys/module/<name>` for each loaded module, `proc/sys/kernel`, and `fake/` for what no real system shows. Modules say in
 their `.modinfo` how they behave: `fails` (init returns an error), `oopses`, `panics` (the device is gone), `needs` (a
 build of another module, as symbol versions would have it).
@@ -240,5 +240,6 @@ def _kill_now(root: Path) -> str | None:
     return when if left == "1" else None
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The program."""
     sys.exit(main(Path(sys.argv[0]), sys.argv[1:]))

@@ -2,8 +2,8 @@
 
 1. Nothing is taken out, put in or loaded again where the right module is loaded out of the right file.
 2. From `quiet` on the boot and udev load none of the package's modules; that ends once they have run for a while, with
-   the commit or with the way back. So a module that takes the device down when it is loaded does so once, not at every
-   boot.
+   the commit or with the way back. So no boot is spent on a module that takes the device down when it is loaded; the
+   installer tries twice, for the first time may have been the power.
 3. The files of all drivers of a release are in place before any of them is loaded: modprobe knows the order.
 4. Only modules of the package are unloaded, and those first that use the others.
 """
@@ -112,12 +112,11 @@ class DriverInstaller:
         target, attempt = self._target(part), self._attempt(part.release.package)
         if self._kernel.broken & ~attempt.broken_before:
             return Verdict(code="crashed", detail="the kernel has had an oops, a bad page or a lockup since")
-        if self._kernel.loaded(target.module) is None and self._is_due(target, attempt):
+        if attempt.under_way and self._kernel.loaded(target.module) is None and self._is_due(target, attempt):
             try:
-                self._kernel.load(target.module)
+                self._bring(attempt, target.module)
             except InstallError as error:
                 return Verdict(code="crashed", detail=error.detail[:300])
-            self._stamp(attempt)
         loaded = self._kernel.loaded(target.module)
         if loaded is not None and not loaded.is_of(target.build):
             return Verdict(code="unhealthy", detail=f"{target.module} is loaded in another build: {loaded.build}")
@@ -203,14 +202,13 @@ class DriverInstaller:
                 self._kernel.unload(target.module, ours)
         for target in due:
             if self._kernel.loaded(target.module) is None:  # another may have brought it along
-                self._kernel.load(target.module)
-                self._stamp(attempt)
+                self._bring(attempt, target.module)
         for target in targets:
             loaded = self._kernel.loaded(target.module)
             if loaded is not None and not loaded.is_of(target.build):
                 raise InstallError("altered", f"{target.module}: loaded is {loaded.build}, installed {target.build}")
         if due and attempt.ban.loaded_s is None:
-            self._stamp(attempt)
+            self._end_load(attempt)
 
     def _load_committed(self, attempt: DriverAttempt) -> None:
         slot = self._device.slots(attempt.package).active()
@@ -232,10 +230,16 @@ class DriverInstaller:
             if build is not None and self._kernel.loaded(module) is None:
                 self._kernel.load(module)
 
-    def _stamp(self, attempt: DriverAttempt) -> None:
-        if attempt.under_way:
-            attempt.ban.set(attempt.before, time.clock_gettime(time.CLOCK_BOOTTIME))
-            crash_point("driver.after_stamp")
+    def _bring(self, attempt: DriverAttempt, module: str) -> None:
+        """Load it, while the disk says that this may be the device's end."""
+        attempt.begin()
+        attempt.ban.begin_load(self._kernel.boot)
+        self._kernel.load(module)
+        self._end_load(attempt)
+
+    def _end_load(self, attempt: DriverAttempt) -> None:
+        attempt.ban.end_load(time.clock_gettime(time.CLOCK_BOOTTIME))
+        crash_point("driver.after_stamp")
 
     def _lift_when_proven(self, attempt: DriverAttempt) -> None:
         """A boot sets the clock back, but what was loaded before it is not loaded after it, and is stamped anew."""

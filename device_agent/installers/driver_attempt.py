@@ -34,9 +34,8 @@ class DriverAttempt:
             modules = {name: None if found is None else found.build.to_json() for name, found in loaded.items()}
             refcnt = {name: found.refcnt for name, found in loaded.items() if found is not None}
             self.backup.note({"modules": modules, "refcnt": refcnt, "broken": self._kernel.broken})
-        if self.ban.loaded_s is None:
-            self.ban.set(self.before)
-            crash_point("driver.after_ban")
+        self.ban.impose(self.before)
+        crash_point("driver.after_ban")
 
     @property
     def under_way(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Final
 
 from device_agent.installers.port import PartId
 from device_agent.installers.system_files import SystemFiles
+from fleet_protocol.errors import InstallError
 from fleet_protocol.ids import check_id
 
 _PLACES: Final = (
@@ -17,36 +18,62 @@ _PLACES: Final = (
 )
 """In the order in which a file hides others of its name."""
 _OURS: Final = "fairlead-"
-_SINCE: Final = re.compile(r"^# loaded at ([0-9]{1,12}) s$", re.MULTILINE)
+_LOADED: Final = re.compile(r"^# loaded at ([0-9]{1,12}) s$", re.MULTILINE)
+_LOADING: Final = re.compile(r"^# loading in boot ([0-9a-f-]{1,64}), down ([0-9]{1,3}) times before$", re.MULTILINE)
+_DOWNS: Final = 2
 
 
 class Ban:
     """Keeps a package's modules from being loaded by the boot or by udev, while nobody knows what they do.
 
-    A blacklist file: whoever loads a module by its name, as the installer does, is not kept from it.
+    A blacklist file: whoever loads a module by its name, as the installer does, is not kept from it. In its comments
+    stands how far the installer has come.
     """
 
     def __init__(self, files: SystemFiles, package: str) -> None:
         self._files = files
         self._path = f"/etc/modprobe.d/{_OURS}{check_id(package, 'package')}.conf"
 
-    def set(self, modules: Iterable[str], loaded_s: float | None = None) -> None:
-        """Ban exactly these modules, durably. `loaded_s` is the time since boot at which they were loaded by hand."""
-        head = "# An update is under way. The agent removes this file.\n"
-        since = "" if loaded_s is None else f"# loaded at {int(loaded_s)} s\n"
-        text = head + since + "".join(f"blacklist {module}\n" for module in sorted(modules))
-        if self._files.read(self._path) != text.encode():
-            self._files.write(self._path, text.encode())
+    def impose(self, modules: Iterable[str]) -> None:
+        """Ban exactly these modules, durably. Where that is so already, nothing is forgotten."""
+        if self._files.read(self._path) is None or set(modules) != self._modules():
+            self._write(modules, "")
+
+    def begin_load(self, boot: str) -> None:
+        """Write down that a module is loaded in this boot: another boot that reads it knows that the device went down.
+
+        Once that may have been the power. Raises InstallError `crashed` where it was so twice.
+        """
+        found = _LOADING.search(self._text())
+        downs = 0 if found is None else int(found[2]) + (found[1] != boot)
+        if downs >= _DOWNS:
+            raise InstallError("crashed", f"the device went down {downs} times while its modules were being loaded")
+        self._write(self._modules(), f"# loading in boot {boot}, down {downs} times before\n")
+
+    def end_load(self, now_s: float) -> None:
+        """Write down that the device survived it, and when that was, in seconds since the boot."""
+        self._write(self._modules(), f"# loaded at {int(now_s)} s\n")
 
     @property
     def loaded_s(self) -> float | None:
-        """When the banned modules were loaded by hand, or None where nothing is banned or was loaded."""
-        found = _SINCE.search((self._files.read(self._path) or b"").decode("utf-8", "replace"))
+        """When a load has ended, or None where that was not since the ban."""
+        found = _LOADED.search(self._text())
         return None if found is None else float(found[1])
 
     def lift(self) -> None:
         """Nothing is banned any more."""
         self._files.remove(self._path)
+
+    def _modules(self) -> set[str]:
+        return {row[1] for row in map(str.split, self._text().splitlines()) if row[:1] == ["blacklist"]}
+
+    def _text(self) -> str:
+        return (self._files.read(self._path) or b"").decode("utf-8", "replace")
+
+    def _write(self, modules: Iterable[str], note: str) -> None:
+        head = "# An update is under way. The agent removes this file.\n"
+        text = head + note + "".join(f"blacklist {module}\n" for module in sorted(modules))
+        self._files.write(self._path, text.encode())
 
 
 def load_list(part: PartId) -> str:

@@ -10,9 +10,12 @@ from fleet_protocol.module_file import MACHINES, ModuleFile
 
 
 def check_fits(found: ModuleFile, tree: ModuleTree, kernel: Kernel, ours: Collection[str]) -> None:
-    """Raise InstallError `kernel` where the kernel that runs would refuse the module. `ours` come with it."""
+    """Raise InstallError `kernel` where the kernel that runs would refuse the module, `read-only` where it can not be
+    put there. `ours` are the modules that come with it."""
     if not tree.exists:
         raise InstallError("kernel", f"this device has no /lib/modules/{tree.release}")
+    if not tree.is_writable:
+        raise InstallError("read-only", f"/lib/modules/{tree.release} can not be written by this agent")
     if tree.is_builtin(found.name):
         raise InstallError("kernel", f"{found.name} is built into kernel {tree.release}: no file can replace it")
     if kernel.wants_signatures and not found.signed:

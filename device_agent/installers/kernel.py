@@ -83,6 +83,11 @@ class Kernel:
         return self._line("/proc/sys/kernel/osrelease") or ""
 
     @property
+    def boot(self) -> str:
+        """The kernel's random name of this boot."""
+        return self._line("/proc/sys/kernel/random/boot_id") or ""
+
+    @property
     def broken(self) -> int:
         """Nonzero once something in the kernel has gone wrong beyond repair, by what it was."""
         return int(self._line("/proc/sys/kernel/tainted") or 0) & _BROKEN

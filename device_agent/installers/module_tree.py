@@ -49,6 +49,11 @@ class ModuleTree:
         """Whether the device has this kernel's modules."""
         return self._files.place(self._root).is_dir()
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether this process may put a file there: the agent may not be root, or the system be read-only."""
+        return os.access(self._files.place(self._root), os.W_OK)
+
     def place(self, module: str) -> str:
         """Where a module of ours stands: depmod prefers `updates` to the kernel's own."""
         return f"{self._root}/updates/{module}.ko"

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ OTHER = "6.1.0-other"
 """A kernel that the device has, and does not run."""
 _MAIN = """#!{python} -IS
 import sys
+import uuid
 sys.path.insert(0, {directory!r})
 import {module}
 {module}.run()
@@ -24,7 +26,14 @@ class FakeKernel:
 
     def __init__(self, root: Path, release: str = KERNEL) -> None:
         self.root, self.release = root, release
-        for directory in ("usr/sbin", "proc/sys/kernel", "sys/bus", "etc/modprobe.d", "etc/modules-load.d", "fake"):
+        for directory in (
+            "usr/sbin",
+            "proc/sys/kernel/random",
+            "sys/bus",
+            "etc/modprobe.d",
+            "etc/modules-load.d",
+            "fake",
+        ):
             (root / directory).mkdir(parents=True, exist_ok=True)
         (root / "proc/sys/kernel/osrelease").write_text(f"{release}\n")
         (root / "proc/cmdline").write_text("root=/dev/vda ro\n")
@@ -58,6 +67,7 @@ class FakeKernel:
         (self.root / "sys/module/own_builtin/parameters").mkdir(parents=True)
         shutil.rmtree(self.root / "fake/users", ignore_errors=True)
         (self.root / "proc/sys/kernel/tainted").write_text("0\n")
+        (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{uuid.uuid4()}\n")
         (self.root / "fake/is-booting").touch()
         self.machine().boot()
         (self.root / "fake/is-booting").unlink()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device_agent.core.plan import PlannedRelease
-from device_agent.installers import driver, kernel
+from device_agent.installers import driver, kernel, module_tree
 from fleet_protocol.install import Driver
 from fleet_protocol.module_file import MACHINES, Machine
 from tests.fakes.artifacts import Artifact, packed, planned_release, planned_target, put_in_cache
@@ -150,6 +150,11 @@ def test_a_device_without_the_modules_of_its_own_kernel_is_refused(device: Devic
     (device.kernel.root / "proc/sys/kernel/osrelease").write_text("7.0.0\n")
     wanted = release(device, ONE, kernels=("7.0.0",))
     assert refusal(device, wanted) == ("kernel", "this device has no /lib/modules/7.0.0")
+
+
+def test_where_nothing_can_be_put_nothing_is_begun(device: DeviceUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_tree.os, "access", lambda path, mode: False)
+    assert refusal(device, release(device, ONE))[0] == "read-only"
 
 
 def test_without_a_module_to_compare_with_the_kernel_itself_decides(device: DeviceUnderTest) -> None:

@@ -1,4 +1,7 @@
-"""What lies outside the slots, over every power cut and every kill: what is changed was kept before, and comes back."""
+"""What lies outside the slots, over every power cut and every kill: what is changed was kept before, and comes back.
+
+This is invariant D15.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A power cut at every call of a whole installation: the old or the new release is active, whole, and it goes on."""
+"""A power cut at every call of a whole installation: the old or the new release is active, whole, and it goes on.
+
+This is invariant D16, for slots.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

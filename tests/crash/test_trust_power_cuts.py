@@ -1,4 +1,7 @@
-"""A power cut at every call that the trust store makes: the floors are the old or the new ones, and never nothing."""
+"""A power cut at every call that the trust store makes: the floors are the old or the new ones, and never nothing.
+
+This is invariant D16, for floors.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What the machine chooses, and why it does nothing: rules R3 to R6, R17, R23, R26, R27."""
+"""What the machine chooses, and why it does nothing: rules R3 to R6, R17, R23, R26, R27.
+
+R26 and R27 carry invariant D17.
+"""
 
 from dataclasses import replace
 

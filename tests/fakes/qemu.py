@@ -78,6 +78,15 @@ class VM:
 
         With `snapshot` it does not boot, but goes on where the snapshot was taken; its clock is then set.
         """
+        self.switch_on(snapshot=snapshot, clock=clock)
+        self._wait_for_guest()
+        if snapshot:
+            self._ask("guest-set-time", time=time.time_ns())
+        else:
+            self.run("systemctl is-system-running --wait", timeout_s=PATIENCE_S)
+
+    def switch_on(self, *, snapshot: str | None = None, clock: str = "utc") -> None:
+        """The same, for a device of which it is not known that it comes up."""
         for path in (self._place / "monitor", self._place / "guest"):
             path.unlink(missing_ok=True)
         with (self._place / "qemu.log").open("ab") as log:
@@ -90,11 +99,6 @@ class VM:
         self._monitor = JsonSocket(self._place / "monitor")
         self._monitor.receive()
         self._monitor.ask("qmp_capabilities")
-        self._wait_for_guest()
-        if snapshot:
-            self._ask("guest-set-time", time=time.time_ns())
-        else:
-            self.run("systemctl is-system-running --wait", timeout_s=PATIENCE_S)
 
     def _command(self, clock: str) -> list[str]:
         return [

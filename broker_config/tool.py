@@ -120,12 +120,21 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
 def _render(args: argparse.Namespace) -> None:
     home = args.out.absolute()
     if args.loopback is not None:
+        _make(args.data)
         files = render_loopback(port=args.loopback, data_dir=args.data.absolute(), user=args.user)
     else:
         files = render(_settings(args, home))
     for name, text in files.items():
         write_file(home / name, text.encode())
         sys.stdout.write(f"{home / name}\n")
+
+
+def _make(directory: Path) -> None:
+    """A broker for a trial is started where its files are rendered, and complains at its end if it can not save."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PolicyError("setup", f"{directory} can not be used: {error.strerror}") from None
 
 
 def _settings(args: argparse.Namespace, home: Path) -> MosquittoSettings:

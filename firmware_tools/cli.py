@@ -89,10 +89,11 @@ def init(
     if passphrase is None and made_here > 0:
         terminal.warn(f"the private keys in {place.offline} are NOT encrypted")
     terminal.say(*inspection.inspect(directory).lines)
-    terminal.say(
-        f"Give each key in {place.offline} to its holder, keep a copy in a safe place, and delete it here.",
-        f"{place.online} is for the server: fairlead-firmware export-server {directory} --out SERVER_DATA",
-    )
+    if made_here > 0:
+        terminal.say(
+            f"Give each key in {place.offline} to its holder, keep a copy in a safe place, and delete it here."
+        )
+    terminal.say(f"{place.online} is for the server: fairlead-firmware export-server {directory} --out SERVER_DATA")
 
 
 @app.command("key")

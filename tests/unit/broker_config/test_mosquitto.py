@@ -176,6 +176,13 @@ def test_the_tools_mistakes_are_one_line(
     assert said in err
 
 
+def test_a_trials_broker_has_a_place_for_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tool.main(["render", "mosquitto", "--loopback", "1883", "--out", "conf", "--data", "memory/of/it"]) == 0
+    assert (tmp_path / "memory/of/it").is_dir()
+    assert f"persistence_location {tmp_path}/memory/of/it/" in (tmp_path / "conf/mosquitto.conf").read_text()
+
+
 @pytest.mark.parametrize(
     "words", ["", "frobnicate", "--frob", "render", "render nginx --out x", "ca", "ca init", "embedded --port x"]
 )

@@ -116,7 +116,7 @@ def test_holders_at_home(run: Run) -> None:
         assert Path(f"{name}.pem").stat().st_mode & 0o777 == 0o600
     given = ["--root-key", "root-a.pub", "--root-key", "root-b.pub"]
     given += ["--targets-key", "targets-a.pub", "--targets-key", "targets-b.pub"]
-    ok(run("init", "f", "--fleet", "acme", "--keys", 2, *given))
+    assert "delete it here" not in ok(run("init", "f", "--fleet", "acme", "--keys", 2, *given))
     assert not Path("f/offline").exists()
     draft = Path("f/draft/root.json")
     Path("copy.json").write_bytes(draft.read_bytes())

@@ -86,7 +86,7 @@ def _state(settings: AgentSettings) -> Finding:
     if not path.is_dir():
         return Finding("state", well=False, text=f"{path} is not there", remedy="run `fairlead-agent init`")
     user, status = worker_user(settings), path.stat()
-    mode, wanted = stat.S_IMODE(status.st_mode), state_mode(user)
+    mode, wanted = stat.S_IMODE(status.st_mode), state_mode(user, status.st_mode)
     well = mode & ~wanted == 0 and os.access(path, os.W_OK | os.X_OK) and (user is None or status.st_uid == 0)
     text = f"{path} of user {status.st_uid} has mode {mode:04o}"
     return Finding("state", well, text, f"chmod {wanted:o} {path}, as the agent's own user")

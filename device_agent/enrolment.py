@@ -96,7 +96,7 @@ def _move_in(settings: AgentSettings) -> DeviceKey:
     """
     user = worker_user(settings)
     make_state_dir(settings.state_dir)
-    settings.state_dir.chmod(state_mode(user))
+    settings.state_dir.chmod(state_mode(user, settings.state_dir.stat().st_mode))
     device_key.make(settings.state_dir)
     lay_out(settings.state_dir, user)
     if user is not None:

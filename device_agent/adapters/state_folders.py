@@ -6,6 +6,8 @@
 3. A folder that comes to another owner is handed over from its leaves to itself, so that a power cut on the way
    leaves one that is handed over again. Only what belonged to the owner before is handed over, and has no name
    elsewhere: whoever had the folder may have planted links to files of others. No link is followed, all are removed.
+4. Services that run as other users pass through the state directory to their slots, and a user's service manager to
+   what says whether its unit is quiet. An installer lets them pass; that is not taken back here.
 """
 
 import os
@@ -35,6 +37,8 @@ FOLDERS: Final[Mapping[str, Side]] = {
 KEY: Final = "device.pem"
 _DEPTH: Final = 1
 """Directories below a folder; deeper ones are none of ours."""
+_PASSING: Final = 0o011
+_PASSED: Final = frozenset({"services", "slots"})
 _PLAIN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -65,19 +69,19 @@ def lay_out(state_dir: Path, user: WorkerUser | None) -> None:
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=top)
             with suppress(FileNotFoundError), _opened(name, top) as folder:
-                _settle(folder, side, user)
+                _settle(folder, side, user, kept=_PASSING if name in _PASSED else 0)
         _settle_file(top, KEY, *_ids(user), 0o600)
-        os.fchmod(top, state_mode(user))
+        os.fchmod(top, state_mode(user, os.fstat(top).st_mode))
         os.fsync(top)
 
 
-def state_mode(user: WorkerUser | None) -> int:
-    """The state directory's mode."""
-    return 0o700 if user is None else 0o711
+def state_mode(user: WorkerUser | None, mode: int = 0) -> int:
+    """The state directory's mode, where it has `mode` now (rule 4)."""
+    return (0o700 if user is None else 0o711) | mode & _PASSING
 
 
-def _settle(folder: int, side: Side, user: WorkerUser | None) -> None:
-    """One folder, by rule 2."""
+def _settle(folder: int, side: Side, user: WorkerUser | None, *, kept: int) -> None:
+    """One folder, by rule 2; `kept` are the bits of its mode that stay (rule 4)."""
     uid, gid = _ids(user)
     if side == "worker":
         before = os.fstat(folder).st_uid
@@ -88,7 +92,8 @@ def _settle(folder: int, side: Side, user: WorkerUser | None) -> None:
             _settle_file(folder, name, 0, gid, 0o640)
         os.fchown(folder, 0, gid)
     shared = side == "shared" and user is not None
-    os.fchmod(folder, 0o2750 if shared else 0o700)  # what is written into a shared one gets its group
+    kept &= os.fstat(folder).st_mode
+    os.fchmod(folder, 0o2750 if shared else 0o700 | kept)  # what is written into a shared one gets its group
 
 
 def _settle_file(folder: int, name: str, uid: int, gid: int, mode: int) -> None:

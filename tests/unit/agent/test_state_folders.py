@@ -214,3 +214,15 @@ def test_the_worker_user_reads_what_the_resident_hands_to_it(state: Path) -> Non
         assert as_account(*command).returncode != 0
     assert spool.accepted(topics.MANIFEST) == b"manifest"
     assert owner(accepted) == (0, account().gid, 0o640)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_services_of_other_users_go_on_passing(state: Path, named: bool) -> None:
+    """Rule 4: nothing else is opened, and nobody may look."""
+    fill(state)
+    for path in (state, state / "slots", state / "services", state / "journal", state / "trust"):
+        path.chmod(0o777)
+    lay_out(state, account() if named else None)
+    for path in (state, state / "slots", state / "services"):
+        assert owner(path) == (0, 0, 0o711)
+    assert owner(state / "journal")[2] == owner(state / "trust")[2] == 0o700

@@ -72,7 +72,7 @@ def install(place: Place, wishes: Wishes, *, start: bool) -> int:
     settings = _settle(place, wishes)
     state_dir = STATE_DIR if settings is None else settings.state_dir
     make_state_dir(place.here(state_dir))
-    SystemFiles(place.root).write(_ACCOUNT_FILE, f'u {ACCOUNT} - "Fairlead agent: workers" -\n'.encode())
+    SystemFiles(place.root).write(_ACCOUNT_FILE, f'u {ACCOUNT} - "Fairlead agent workers" -\n'.encode())
     changed = _put_unit(place, state_dir)
     enrolled = (place.here(state_dir) / KEY).is_file()
     if place.live:

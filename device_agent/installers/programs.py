@@ -78,6 +78,7 @@ class Programs:
                 user=user,
                 group=group,
                 extra_groups=None if user is None else (),
+                umask=0o022,  # whatever the worker's is: others read what the system's tools make
                 cwd=directory,
                 input=told or None,
                 stdin=None if told else subprocess.DEVNULL,

@@ -34,9 +34,11 @@ from typing import Any
 
 from benchmarks.file_server import serving
 from benchmarks.processes import Load, compiled_below, file_system
-from device_agent.core.codec import to_json
+from device_agent.core.effects import Effect, Fetch, Stage
 from device_agent.core.plan import PlannedRelease, PlannedTarget
+from device_agent.core.record import Attempt, Record
 from device_agent.installers.slots import Slots
+from device_agent.operations import operation
 from firmware_tools.packing import ReleaseSpec, pack
 from fleet_protocol.install import Install
 
@@ -78,6 +80,19 @@ class Subject:
     artifact: Path
     release: PlannedRelease
     bases: tuple[str, ...]
+
+    @property
+    def attempt(self) -> Attempt:
+        """A first installation."""
+        return Attempt(
+            deployment="d-bench",
+            release=self.release,
+            purpose="install",
+            number=1,
+            slot="a",
+            previous=None,
+            probation_s=1,
+        )
 
     @property
     def digest(self) -> str:
@@ -161,26 +176,42 @@ class Bench:
     def install(self, subject: Subject) -> None:
         """Everything from the server to the slot."""
         name, slots = subject.name, Slots(self.state, "bench")
-        self.figures.timed(f"{name}: fetch", lambda: self.work("fetch", subject.release))
-        stage = self.figures.timed(f"{name}: stage", lambda: self.work("stage", subject.release, slot="a", active=None))
+        self.figures.timed(f"{name}: fetch", lambda: self.work(Fetch(), subject))
+        stage = self.figures.timed(f"{name}: stage", lambda: self.work(Stage(), subject))
         self.figures.timed(f"{name}: read back", lambda: slots.verify("a", stage["tree"]))
         slots.clear("a")
         (self.state / "cache" / subject.digest).unlink()
 
-    def work(self, op: str, release: PlannedRelease, **args: Any) -> dict[str, Any]:
-        """One operation in a worker process, from its start to its answer."""
-        request = {"op": op, "args": {"release": to_json(release), **args}, "config": str(self.config)}
-        command = (sys.executable, "-P", "-m", "device_agent.worker")
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-        with subprocess.Popen(command, **pipes) as process:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            answer = next(line for line in map(json.loads, process.stdout) if "ok" in line)
-        if not answer["ok"]:
-            raise SystemExit(f"{op}: {answer}")
-        result: dict[str, Any] = answer["result"]
-        return result
+    def work(self, effect: Effect, subject: Subject) -> dict[str, Any]:
+        """One effect in a worker process, from its start to its answer."""
+        with self.started(effect, subject) as process:
+            return answer_of(process)
+
+    def started(self, effect: Effect, subject: Subject) -> "subprocess.Popen[bytes]":
+        """The worker, as the agent asks it for this effect of a first installation."""
+        wanted = operation(effect, Record(attempt=subject.attempt))
+        assert wanted is not None
+        process = subprocess.Popen(
+            (sys.executable, "-P", "-m", "device_agent.worker"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        request = {"op": wanted.op, "args": wanted.args, "config": str(self.config)}
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        return process
+
+
+def answer_of(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
+    """The result of a worker that must not fail."""
+    assert process.stdout is not None
+    answer = next((line for line in map(json.loads, process.stdout) if "ok" in line), {"ok": False})
+    if not answer["ok"]:
+        raise SystemExit(f"the worker fails: {answer}")
+    result: dict[str, Any] = answer["result"]
+    return result
 
 
 def fill(path: Path, size: int, blocks: Iterator[bytes]) -> None:

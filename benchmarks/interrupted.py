@@ -9,20 +9,17 @@ many files are left at last besides the installed ones.
 """
 
 import argparse
-import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.file_server import serving
-from benchmarks.install import MIB, Bench, Subject
+from benchmarks.install import MIB, Bench, Subject, answer_of
 from benchmarks.processes import compiled_below, file_system, written_bytes
-from device_agent.core.codec import to_json
+from device_agent.core.effects import Commit, Effect, Fetch, Stage
 from device_agent.installers.slots import Slots
 
 BAR_MIB = 1.0
@@ -31,28 +28,14 @@ BAR_MIB = 1.0
 class Interrupted(Bench):
     """The same artifacts; every operation is killed half way and then run again."""
 
-    def twice(self, op: str, subject: Subject, **args: Any) -> float:
+    def twice(self, effect: Effect, subject: Subject) -> float:
         """MiB that were written for nothing."""
-        size = subject.release.targets[0].length if op == "fetch" else subject.content.stat().st_size
-        first = self._killed(op, subject, size // 2, **args)
-        second = self._written(op, subject, **args)
-        return (first + second - size) / MIB
+        fetches = isinstance(effect, Fetch)
+        size = subject.release.targets[0].length if fetches else subject.content.stat().st_size
+        return (self._killed(effect, subject, size // 2) + self._ended(effect, subject) - size) / MIB
 
-    def _start(self, op: str, subject: Subject, **args: Any) -> "subprocess.Popen[bytes]":
-        request = {"op": op, "args": {"release": to_json(subject.release), **args}, "config": str(self.config)}
-        process = subprocess.Popen(
-            (sys.executable, "-P", "-m", "device_agent.worker"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        return process
-
-    def _killed(self, op: str, subject: Subject, half: int, **args: Any) -> int:
-        with self._start(op, subject, **args) as process:
+    def _killed(self, effect: Effect, subject: Subject, half: int) -> int:
+        with self.started(effect, subject) as process:
             while written_bytes(process.pid) < half:
                 time.sleep(0.0005)
             process.send_signal(signal.SIGSTOP)
@@ -61,15 +44,11 @@ class Interrupted(Bench):
             process.kill()
         return written
 
-    def _written(self, op: str, subject: Subject, **args: Any) -> int:
-        with self._start(op, subject, **args) as process:
-            assert process.stdout is not None
-            answer = next(line for line in map(json.loads, process.stdout) if "ok" in line)
+    def _ended(self, effect: Effect, subject: Subject) -> int:
+        with self.started(effect, subject) as process:
+            answer_of(process)
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # what it wrote is told until it is waited for
-            written = written_bytes(process.pid)
-        if not answer["ok"]:
-            raise SystemExit(f"{op}: {answer}")
-        return written
+            return written_bytes(process.pid)
 
     def left(self) -> int:
         """Files below the state directory that are neither installed nor locks."""
@@ -87,13 +66,14 @@ def run(size_mib: int, rounds: int, parent: Path) -> tuple[dict[str, float], int
         compiled_below(Path(scratch))
         bench = Interrupted(Path(scratch), size_mib * MIB, port)
         bench.round()  # compiles, which writes too
-        slots, lost = Slots(bench.state, "bench"), {}
+        slots = Slots(bench.state, "bench")
+        lost: dict[str, float] = {}
         for _ in range(rounds):
             for subject in bench.subjects:
-                for op, args in (("fetch", {}), ("stage", {"slot": "a", "active": None})):
-                    name = f"{op} {subject.name}"
-                    lost[name] = max(lost.get(name, 0.0), bench.twice(op, subject, **args))
-                bench.work("commit", subject.release, slot="a")
+                for effect in (Fetch(), Stage()):
+                    name = f"{type(effect).__name__.lower()} {subject.name}"
+                    lost[name] = max(lost.get(name, 0.0), bench.twice(effect, subject))
+                bench.work(Commit(package="bench", slot="a", release=subject.release), subject)
                 slots.clear("a")
         return lost, bench.left()
 

@@ -149,7 +149,7 @@ def test_a3_one_signature_counted_twice(fleet: Fleet) -> None:
     assert code(json.dumps(document).encode()) in ("threshold", "metadata")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_a1_any_altered_byte_of_a_root_is_refused_or_means_the_same(fleet: Fleet, data: st.DataObject) -> None:
     good = (fleet.metadata / "1.root.json").read_bytes()

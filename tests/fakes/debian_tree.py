@@ -33,7 +33,8 @@ def debian_tree() -> Path:
 def _build(place: Path) -> None:
     root = place / "root"
     argv = [
-        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"),
+        # What it mounts is gone with it, however it ends.
+        *("unshare", "--mount", "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"),
         *("--aptopt=Acquire::Languages none", "--aptopt=APT::Install-Recommends false"),
         # A mirror may be a picture of an earlier day.
         *("--aptopt=Acquire::Check-Valid-Until false", "--aptopt=Acquire::Check-Date false"),

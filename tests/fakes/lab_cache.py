@@ -6,7 +6,6 @@ They lie in $FAIRLEAD_LAB, or in ~/.cache/fairlead-lab, and may be deleted at an
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     with _locked(folder() / f"{kind}.lock"):
         if not place.exists():
             part = folder() / f"{kind}-{key}.part"
-            shutil.rmtree(part, ignore_errors=True)
+            _remove(part)
             part.mkdir()
             build(part)
             part.replace(place)
@@ -77,4 +76,9 @@ def _locked(path: Path) -> Iterator[None]:
 def _forget_old(kind: str) -> None:
     there = [path for path in folder().glob(f"{kind}-*") if path.is_dir() and path.suffix != ".part"]
     for path in sorted(there, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Gone, but for what a builder that was killed may have mounted in it."""
+    subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=False, capture_output=True)

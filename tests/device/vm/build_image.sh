@@ -96,7 +96,8 @@ binfmt() { # let programs of the other architecture run below a chroot
 
 tree() {
     binfmt
-    nice -n 19 mmdebstrap --quiet --mode=root --format=directory --arch=$arch --variant=minbase --include=$packages \
+    # What it mounts is gone with it, however it ends.
+    unshare --mount mmdebstrap --quiet --mode=root --format=directory --arch=$arch --variant=minbase --include=$packages \
         --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \
         --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \

@@ -17,7 +17,7 @@ HOME = "/opt/fairlead"
 WORK = (
     "useradd --system --create-home --home-dir /home/tester tester",
     "su tester -s /bin/sh -c 'id && test ! -w /etc/passwd'",
-    "userdel --remove tester",
+    "userdel --force --remove tester",
     "mount -t tmpfs tmpfs /mnt && umount /mnt",
     "mknod /root/null c 1 3 && rm /root/null",
     "install -m 4755 /bin/true /usr/bin/set-id && rm /usr/bin/set-id",

@@ -33,12 +33,8 @@ def publish(
     ] = None,
     window: Annotated[str | None, typer.Option(help="Hours (UTC) in which a device may begin: 22:00-04:30.")] = None,
     url: Annotated[str | None, typer.Option(help="Where devices download; else from the server.")] = None,
-    kind: Annotated[
-        str | None, typer.Option("--type", help="Refuse a release that is not: service, driver, package or files.")
-    ] = None,
-    irreversible: Annotated[
-        bool, typer.Option("--irreversible", help="Also on devices that could not go back from it.")
-    ] = False,
+    kind: Annotated[str | None, typer.Option("--type", help="Refuse a release of another kind than this.")] = None,
+    irreversible: Annotated[bool, typer.Option("--irreversible", help="Also where there is no way back.")] = False,
     update_id: Annotated[
         str | None, typer.Option("--id", help="The job's name: publishing twice is then once.")
     ] = None,

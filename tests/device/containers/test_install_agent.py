@@ -159,4 +159,4 @@ def test_uninstalled_it_leaves_what_is_the_owners_until_that_is_purged(device: C
     device.do(f"{wheels()}/install-agent.sh --uninstall --purge")
     for path in (HOME, "/etc/fairlead", "/var/lib/fairlead-agent", f"/etc/systemd/system/{AGENT}"):
         assert not device.file(path).exists()
-    assert device.do("systemctl --failed --no-legend --plain 'fairlead*'") == ""
+    assert device.do("systemctl list-units --failed --no-legend --plain 'fairlead*'") == ""

@@ -75,6 +75,11 @@ class Container:
         self._leader = 0
 
     @property
+    def _machine(self) -> str:
+        """A name that no other device on this host has: systemd-nspawn keeps things under it outside the tree."""
+        return self._place.name.replace("_", "x")
+
+    @property
     def console(self) -> str:
         """What the device has said on its console."""
         path = self._place / "console.log"
@@ -115,7 +120,8 @@ class Container:
         network = "--private-network" if self._netns is None else f"--network-namespace-path=/run/netns/{self._netns}"
         return [
             *("systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot", "--register=no", "--keep-unit"),
-            *(network, "--notify-ready=yes", "--console=pipe", f"--machine={self.name}", "--link-journal=no"),
+            *(network, "--notify-ready=yes", "--console=pipe", "--link-journal=no"),
+            *(f"--machine={self._machine}", f"--hostname={self.name}"),
             *("--resolv-conf=off", "--timezone=off", *(f"--bind-ro={path}" for path in self._binds)),
         ]
 

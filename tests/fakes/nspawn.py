@@ -26,6 +26,7 @@ from tests.fakes.debian_tree import debian_tree
 from tests.fakes.memory_cgroup import MemoryCgroup
 
 START_S = 120.0
+_WATCHES: Final = 1_024
 """Only bounds a hang; nothing is asserted about time."""
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 _TOOLS = {"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "nsenter": "util-linux", "ip": "iproute2"}
@@ -62,6 +63,7 @@ class Container:
     ) -> None:
         self.name, self._binds, self._netns = name, tuple(binds), netns
         _forget_dead_owners()
+        _make_room_for_watches()
         self._place = Path(tempfile.mkdtemp(prefix=f"device-{os.getpid()}-{name}-", dir=lab_cache.folder()))
         self.root = self._place / "root"
         self.upper = self._place / "up"
@@ -245,6 +247,16 @@ def _can_lay_over() -> bool:
         if mounted:
             subprocess.run(["umount", f"{scratch}/root"], check=True)
         return mounted
+
+
+def _make_room_for_watches() -> None:
+    """Every systemd takes six or seven inotify instances, of which Linux gives a user 128 (inotify(7)).
+
+    Twenty devices need more. The bound is raised until the next boot of this machine, and never lowered.
+    """
+    bound = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(bound.read_text()) < _WATCHES:
+        bound.write_text(str(_WATCHES))
 
 
 def _forget_dead_owners() -> None:

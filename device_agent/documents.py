@@ -1,8 +1,8 @@
 """The desk where documents from strangers become verified facts, one at a time, by workers.
 
 1. A worker is started for strangers' bytes only with a token; what turns out good gives its token back. So a flood of
-   bad documents costs a few workers a minute and nothing else, and the newest good one gets its turn. What is too large
-   costs no worker, and is counted by tokens of its own.
+   bad documents costs a few workers a minute and nothing else, and the newest good one gets its turn. What is dropped
+   at once costs no worker, and is counted by tokens of its own.
 2. A protocol fault is the document's: refused, counted, reported, remembered. Any other fault is ours or the
    network's: the document waits on and is looked at again after a backoff. So does one that was refused where the
    worker says when it may be offered again: newer keys may have signed it.
@@ -115,7 +115,7 @@ class DocumentDesk:
             self._look_again = True
             self._pauses.clear()
             self._intake.look_again()
-        self._count_oversized()
+        self._count_dropped()
         if not self._lane.idle:
             return
         now_s = self._clock.mono_s()
@@ -132,15 +132,14 @@ class DocumentDesk:
             self._bucket.take(now_s)
             self._verify_again()
 
-    def _count_oversized(self) -> None:
+    def _count_dropped(self) -> None:
         now_s = self._clock.mono_s()
         if self._counting.ready_s(now_s) > now_s:
             return
-        topic = self._intake.take_oversized()
-        if topic is not None:
+        for code, topic in self._intake.take_dropped().items():
             self._counting.take(now_s)
-            self._log.warning("size", f"dropped a message on {shown(topic)}")
-            self._hearers.event(Refused(at=self._clock.moment(), code="size"))
+            self._log.warning(code, f"dropped a message on {shown(topic)}")
+            self._hearers.event(Refused(at=self._clock.moment(), code=code))
 
     def _judge(self, waiting: Waiting) -> None:
         args: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """Raw documents from strangers, before anybody has verified them: bounded, coalesced, and judged once.
 
-1. What is larger than its topic allows is dropped and counted; what is empty says nothing.
+1. What is larger than its topic allows, or stands on no topic of ours, is dropped and counted; what is empty says
+   nothing.
 2. Of a retained topic only the newest bytes wait; of commands the oldest few, for each is an order of its own.
 3. Bytes that were judged already are not judged again: redelivery is a no-op. Those that were refused are looked at
    once more after a new connection or new trust documents, for what was wrong may have been ours.
@@ -11,7 +12,7 @@
 import hashlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,7 +44,8 @@ class Intake:
         """`news` is called when there is something to take, and then not again before somebody has looked."""
         self._names, self._news = names, news
         self._told = False
-        self._oversized: str | None = None
+        self._dropped: dict[str, str] = {}
+        """The topic of the newest message that was dropped, by the code for which it was."""
         self._lock = threading.Lock()
         self._turns = list(ORDER)
         """The kind whose turn is the longest ago comes first."""
@@ -56,8 +58,14 @@ class Intake:
 
     def offer(self, topic: str, payload: bytes) -> None:
         """Take in a message from the broker. Rules 1 to 3; never blocks and never raises."""
-        kind = self._kind(topic)
-        if kind is None or not payload:
+        if not payload:
+            return
+        try:
+            kind = self._names.parse(topic).type
+        except ProtocolError as error:
+            self._note(error.code, topic)
+            return
+        if kind not in (*ORDER, topics.TIMESTAMP, topics.ROOT):
             return
         if len(payload) > kind.max_size:
             self.note_oversized(topic)
@@ -70,15 +78,13 @@ class Intake:
 
     def note_oversized(self, topic: str) -> None:
         """Rule 1, for a message that the link did not even read."""
-        with self._lock:
-            self._oversized = topic
-        self._tell()
+        self._note("size", topic)
 
-    def take_oversized(self) -> str | None:
-        """The topic of the newest message that was too large since this was last asked: one for each burst."""
+    def take_dropped(self) -> Mapping[str, str]:
+        """What rule 1 dropped since this was last asked: for each code the newest topic, so one for each burst."""
         with self._lock:
-            topic, self._oversized = self._oversized, None
-        return topic
+            dropped, self._dropped = self._dropped, {}
+        return dropped
 
     def heard(self) -> None:
         """The news arrived: the next thing to come is news again."""
@@ -151,12 +157,10 @@ class Intake:
         if not told:
             self._news()
 
-    def _kind(self, topic: str) -> TopicType | None:
-        try:
-            kind = self._names.parse(topic).type
-        except ProtocolError:
-            return None
-        return kind if kind in (*ORDER, topics.TIMESTAMP, topics.ROOT) else None
+    def _note(self, code: str, topic: str) -> None:
+        with self._lock:
+            self._dropped[code] = topic
+        self._tell()
 
     def _keep(self, waiting: Waiting) -> bool:
         """Whether the document is news."""

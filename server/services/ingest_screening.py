@@ -4,7 +4,8 @@
 2. Availability is exactly `online` or `offline`.
 3. An empty payload on a retained topic is no information: somebody cleared it.
 4. Everything else is an object in strict JSON. Members are not fixed, so that a newer agent may add some; those of
-   state, heartbeat and telemetry are flat, and health has a verdict and checks.
+   state, heartbeat and telemetry are flat, and health has a verdict and checks. A reply has its own members and no
+   others, as whoever waits for it demands.
 5. Proof of life: what is never retained proves that the device lives now. A retained message may be as old as the
    device's silence, for the broker sends it again to whoever subscribes: a state proves life at the time that it
    states, and availability, which the broker itself may publish as the last will, proves nothing.
@@ -16,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from fleet_protocol import strict_json
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.messages import OFFLINE, ONLINE
+from fleet_protocol.messages import OFFLINE, ONLINE, Reply
+from fleet_protocol.schema import from_payload
 from fleet_protocol.topics import AVAILABILITY, HEALTH, HEARTBEAT, REPLY, REPORT, STATE, TELEMETRY
 from server.ports import Incoming
 
@@ -68,7 +70,7 @@ def _health(message: Incoming) -> float:
 
 
 def _reply(message: Incoming) -> float:
-    _object(message)
+    from_payload(Reply, message.payload, max_size=REPLY.max_size)
     return message.at_s
 
 

@@ -277,6 +277,14 @@ def test_oversized_messages_are_one_refusal_a_burst(world: World) -> None:
     assert world.refusals == ["size"]
 
 
+def test_messages_on_topics_that_are_none_of_ours_are_one_refusal_a_burst(world: World) -> None:
+    for number in range(50):
+        world.intake.offer(f"fleet/v1/trust/root/x{number}", b"x")
+        world.intake.offer(MANIFEST, b"x" * 300_000)
+    world.settle()
+    assert world.refusals == ["schema", "size"]
+
+
 def test_a_document_handed_in_here_is_told_its_verdict(world: World) -> None:
     verdicts: list[tuple[str | None, str]] = []
 

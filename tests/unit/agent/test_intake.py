@@ -32,8 +32,8 @@ def test_rule_1_too_large_and_empty() -> None:
     intake.offer(COMMAND, b"x" * (limits.COMMAND_SIZE + 1))
     assert told == [1]
     assert intake.take() is None
-    assert intake.take_oversized() == COMMAND
-    assert intake.take_oversized() is None
+    assert intake.take_dropped() == {"size": COMMAND}
+    assert intake.take_dropped() == {}
     intake.offer(MANIFEST, b"x" * limits.MANIFEST_SIZE)
     assert len(_taken(intake)[0]) == limits.MANIFEST_SIZE
 
@@ -129,11 +129,17 @@ def test_trust_documents_are_news_once() -> None:
     assert intake.take() is None
 
 
-def test_foreign_topics_and_other_documents_are_ignored() -> None:
+def test_rule_1_foreign_topics_are_counted_and_other_documents_are_not_for_us() -> None:
     intake, told = _intake()
-    for topic in ("x", "fleet/v1/groups/UP/manifest", "fleet/v1/devices/node-1/state", "fleet/v1/trust/snapshot/1"):
+    for topic in ("fleet/v1/devices/node-1/state", "fleet/v1/trust/snapshot/1"):
         intake.offer(topic, b"x")
+    intake.offer("fleet/v1/trust/root/x", b"")
     assert not told
+    for topic in ("x", "fleet/v1/groups/UP/manifest", "fleet/v1/trust/root/x"):
+        intake.offer(topic, b"x")
+    assert told == [1]
+    assert intake.take() is None
+    assert intake.take_dropped() == {"schema": "fleet/v1/trust/root/x"}
 
 
 def test_what_is_put_back_yields_to_newer_bytes() -> None:

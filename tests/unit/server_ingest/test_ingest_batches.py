@@ -10,6 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fleet_protocol.errors import TransportError
+from fleet_protocol.messages import Reply
+from fleet_protocol.payload import to_payload
 from fleet_protocol.topics import AVAILABILITY, HEALTH, HEARTBEAT, REPLY, REPORT, STATE, TELEMETRY
 from server.domain.fleet import Device
 from server.domain.rollout import Policy, Rollout, Wave
@@ -20,6 +22,7 @@ from tests.fakes.reporting import FLEET, Post, ReportingDevice, attempt
 from tests.fakes.store import MemoryStore, MemoryWork
 from tests.fakes.waiting import until
 
+ANSWER = to_payload(Reply(id="c-1", code=None, detail="", result={}))
 ROLLOUT = Rollout(
     id="d-1",
     group="line-1",
@@ -232,7 +235,7 @@ def test_i3_a_listener_that_fails_does_not_end_the_writer(desk: Desk, node: Repo
         raise ZeroDivisionError
 
     desk.ingest._on_reply = fail
-    desk.run(desk.post.message(REPLY, b'{"id":"c-1"}'), desk.post.message(TELEMETRY, b"{}"))
+    desk.run(desk.post.message(REPLY, ANSWER), desk.post.message(TELEMETRY, b"{}"))
     assert len(desk.reads.readings("node-1")) == 1
 
 
@@ -257,8 +260,8 @@ def test_i5_the_last_word_of_a_batch_counts(desk: Desk, node: ReportingDevice) -
 
 
 def test_replies_are_handed_over_after_the_commit(desk: Desk, node: ReportingDevice) -> None:
-    desk.run(desk.post.message(REPLY, b'{"id":"c-1"}'), desk.post.message(REPLY, b"{}", device="stranger"))
-    assert desk.replies == [("node-1", b'{"id":"c-1"}')]
+    desk.run(desk.post.message(REPLY, ANSWER), desk.post.message(REPLY, ANSWER, device="stranger"))
+    assert desk.replies == [("node-1", ANSWER)]
     assert desk.device().seen_s == 5_000.0
 
 

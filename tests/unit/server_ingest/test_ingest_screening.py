@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.messages import Reply
+from fleet_protocol.payload import to_payload
 from fleet_protocol.topics import (
     AVAILABILITY,
     DEVICE_TOPICS,
@@ -19,6 +21,7 @@ from fleet_protocol.topics import (
 from server.services.ingest_screening import Screened, screen
 from tests.fakes.reporting import Post
 
+ANSWER = to_payload(Reply(id="c-1", code=None, detail="", result={}))
 HEALTHY = b'{"time":1,"verdict":"ok","checks":[{"name":"cpu","value":1.5}]}'
 
 
@@ -45,6 +48,26 @@ def test_rule_2_availability_is_one_of_two_words() -> None:
 @pytest.mark.parametrize("kind", [AVAILABILITY, STATE])
 def test_rule_3_a_cleared_topic_says_nothing(kind: TopicType) -> None:
     assert screened(kind, b"") is None
+
+
+@pytest.mark.parametrize(
+    ("altered", "code"),
+    [
+        (b"{", "parse"),
+        (b"[]", "schema"),
+        (ANSWER.replace(b"fairlead.reply", b"fairlead.report"), "type"),
+        (ANSWER.replace(b"c-1", b"../x"), "schema"),
+        (ANSWER.replace(b'"code":null', b'"code":7'), "schema"),
+        (ANSWER.replace(b'"code":null', b'"code":"no-such-code"'), "schema"),
+        (ANSWER.replace(b'"result":{}', b'"result":"no"'), "schema"),
+        (ANSWER.replace(b'"v":1', b'"v":1,"w":1'), "schema"),
+    ],
+)
+def test_rule_4_a_reply_is_one(altered: bytes, code: str) -> None:
+    assert screened(REPLY, ANSWER) is not None
+    with pytest.raises(ProtocolError) as caught:
+        screened(REPLY, altered)
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -88,7 +111,7 @@ def test_rule_4_health_has_a_verdict_and_checks(payload: bytes) -> None:
         (HEARTBEAT, b'{"time":1}', 5_000.0),
         (TELEMETRY, b"{}", 5_000.0),
         (HEALTH, HEALTHY, 5_000.0),
-        (REPLY, b"{}", 5_000.0),
+        (REPLY, ANSWER, 5_000.0),
         (REPORT, b"{}", 5_000.0),
         (STATE, b'{"time":4000}', 4_000.0),
         (STATE, b'{"time":9000.5}', 5_000.0),

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,14 @@ from tests.fakes.artifacts import packed
 from tests.fakes.brokers import RunningBroker, amqtt
 from tests.fakes.http_server import FileServer
 from tests.fakes.memory_cgroup import MemoryCgroup
+from tests.fakes.shifted_clock import needs_compiler, shift_wall_clock
 from tests.fakes.trust_fleet import Fleet
 from tests.fakes.waiting import until
 
 NODE = "node-1"
 MIB = 1024 * 1024
+DAY_S = 24 * 3_600
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
-FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
-needs_faketime = pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime (apt-get install faketime)")
 SETTINGS = "[intervals]\nheartbeat_s = 0.3\ntelemetry_s = 5\nhealth_s = 1\nreconnect_most_s = 0.2\nretry_most_s = 1\n"
 
 
@@ -197,12 +198,12 @@ def test_slots_on_a_read_only_disk_are_a_coded_failure(site: Site) -> None:
     site.installs("2.1.0")
 
 
-@needs_faketime
-def test_a_clock_in_1970_does_not_stop_an_update(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_compiler
+def test_a_clock_in_1970_does_not_stop_an_update(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest verified document tells the time: nothing is believed to be older, and reports say it."""
     site.installs("1.0.0")
     site.agent.kill()
-    _pretend(monkeypatch, "@1970-01-01 00:01:00")
+    shift_wall_clock(monkeypatch, tmp_path / "clock.so", by_s=60 - time.time())
     site.agent.start()
     site.installs("1.1.0")
     site.runs("1.1.0")
@@ -210,12 +211,14 @@ def test_a_clock_in_1970_does_not_stop_an_update(site: Site, monkeypatch: pytest
     assert site.state["time"] > 1_700_000_000
 
 
-@needs_faketime
-def test_a_clock_ten_years_ahead_installs_nothing_and_says_why(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_compiler
+def test_a_clock_ten_years_ahead_installs_nothing_and_says_why(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.installs("1.0.0")
     site.agent.kill()
     with monkeypatch.context() as patch:
-        _pretend(patch, "+3650d")
+        shift_wall_clock(patch, tmp_path / "clock.so", by_s=3_650 * DAY_S)
         site.agent.start()
     site.deploy("1.1.0")
     attacked = until(lambda: [report["attack"] for report in site.server.reports(NODE) if report["attack"]])
@@ -253,14 +256,6 @@ def _memory_group_of(pid: int) -> Path:
         if "memory" in controllers.split(","):
             return Path("/sys/fs/cgroup/memory", path.strip("/"), "cgroup.procs")
     return Path("/sys/fs/cgroup", rows[0][2].strip("/"), "cgroup.procs")
-
-
-def _pretend(patch: pytest.MonkeyPatch, time: str) -> None:
-    """Processes that are started from now on, and theirs, see this wall clock (faketime(1))."""
-    patch.setenv("LD_PRELOAD", str(FAKETIME))
-    patch.setenv("FAKETIME", time)
-    patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-    patch.setenv("DONT_FAKE_MONOTONIC", "1")
 
 
 def _fill(path: Path, *, leave: int) -> None:

@@ -1,5 +1,6 @@
 """Puts the resident together: settings in, exit status out."""
 
+import faulthandler
 import os
 import signal
 from dataclasses import replace
@@ -39,6 +40,7 @@ def run(settings: AgentSettings) -> int:
     """Be the agent of this device until SIGTERM or SIGINT. Raises PolicyError for what its owner must mend."""
     if settings.path is None:
         raise PolicyError("setup", "the agent needs a settings file, for its workers read it too")
+    faulthandler.enable()  # what a watchdog's SIGABRT found it doing
     user = worker_user(settings)
     file = _log_file(settings.log)
     log = Log(file, level=settings.log.level)

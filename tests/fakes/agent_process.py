@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.fakes.brokers import RunningBroker
@@ -156,8 +157,14 @@ class AgentProcess:
         """End the resident with a signal and return its exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        status = self.process.wait(timeout=60)
-        self.process = None
+        try:
+            status = self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(timeout=60)
+            pytest.fail(f"the agent did not end:\n{self.log.read_text()[-8_000:]}")
+        finally:
+            self.process = None
         return status
 
     def stop_services(self) -> None:

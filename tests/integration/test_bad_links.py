@@ -23,7 +23,8 @@ NODE = "node-1"
 SERVER = "10.77.0.1"
 PORT = 1883
 """Of the namespace's own: nothing else is there."""
-SETTINGS = "[intervals]\nheartbeat_s = 5\ntelemetry_s = 3600\nhealth_s = 3600\nreconnect_most_s = 2\nretry_most_s = 1\n"
+QUIET = "[intervals]\nheartbeat_s = 5\ntelemetry_s = 3600\nhealth_s = 3600\nretry_most_s = 1\n"
+SETTINGS = f"{QUIET}reconnect_most_s = 2\n"
 DATA = hashlib.shake_128(b"data").digest(2 * 1024 * 1024)
 """2 MiB, of which a kill may cost at most the block in hand."""
 
@@ -79,7 +80,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """The parameter, where there is one, is the agent's settings."""
+    settings = getattr(request, "param", SETTINGS)
     fleet = Fleet()
     with links() as lab:
         server_space, device_space = lab.space("server"), lab.space("device")
@@ -90,14 +93,20 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             broker = broker_here.__enter__()
             files = FileServer(SERVER)
         try:
-            yield from _scene(tmp_path, fleet, broker, files, weather, (server_space, device_space))
+            yield from _scene(tmp_path, fleet, broker, files, weather, (server_space, device_space), settings)
         finally:
             files.close()
             broker_here.__exit__(None, None, None)
 
 
 def _scene(
-    tmp_path: Path, fleet: Fleet, broker: RunningBroker, files: FileServer, weather: Weather, spaces: tuple[str, str]
+    tmp_path: Path,
+    fleet: Fleet,
+    broker: RunningBroker,
+    files: FileServer,
+    weather: Weather,
+    spaces: tuple[str, str],
+    settings: str,
 ) -> Iterator[Scene]:
     with entered(spaces[0]):
         server = ServerSide(broker, fleet)
@@ -119,7 +128,7 @@ def _scene(
     agent_directory = tmp_path / "agent"
     try:
         with entered(spaces[1]):
-            running = running_agent(agent_directory, f"mqtt://{SERVER}:{PORT}", fleet, settings=SETTINGS)
+            running = running_agent(agent_directory, f"mqtt://{SERVER}:{PORT}", fleet, settings=settings)
             agent = running.__enter__()
         try:
             config = agent.config.read_text().replace('[download]\nallowed_hosts = ["127.0.0.1"]\n', download)
@@ -156,8 +165,19 @@ def test_an_agent_that_starts_behind_a_slow_link_connects(scene: Scene) -> None:
     scene.arrive(before + 2)
 
 
-def test_a_silent_link_is_noticed_and_brings_no_storm(scene: Scene) -> None:
-    """Reports made in the silence wait on the disk, over a kill of the agent too, and arrive in order."""
+@pytest.mark.parametrize(
+    ("scene", "silence_s", "pause_most_s"),
+    [
+        pytest.param(SETTINGS, 20.0, 2.0, id="scaled"),
+        pytest.param(QUIET, 3_600.0, 120.0, id="an-hour", marks=pytest.mark.device),
+    ],
+    indirect=["scene"],
+)
+def test_a_silent_link_is_noticed_and_brings_no_storm(scene: Scene, silence_s: float, pause_most_s: float) -> None:
+    """Reports made in the silence wait on the disk, over a kill of the agent too, and arrive in order.
+
+    With full jitter a pause is half of the longest in the mean, and an attempt takes its time too.
+    """
     arrived, before = len(scene.counters()), scene.weather.connections
     scene.weather.up = False
     for _ in range(5):
@@ -166,17 +186,13 @@ def test_a_silent_link_is_noticed_and_brings_no_storm(scene: Scene) -> None:
     scene.start_agent()
     began_s = time.monotonic()
     scene.roll_back_when_up()
-    until(lambda: time.monotonic() - began_s > SILENCE_S, deadline_s=SILENCE_S + 30)
+    until(lambda: time.monotonic() - began_s > silence_s, deadline_s=silence_s + 30)
     tried = scene.weather.connections - before
-    assert 1 <= tried <= SILENCE_S
+    assert 1 <= tried <= 2 * silence_s / pause_most_s
     kept = scene.waiting()
     assert kept >= 7, "five orders, the start, and one more order"
     scene.weather.up = True
     scene.arrive(arrived + kept)
-
-
-SILENCE_S = 20.0
-"""Ten of the longest pauses between two attempts, as an hour is thirty of the default ones."""
 
 
 def test_a_download_survives_cuts_kills_and_another_server(scene: Scene) -> None:

@@ -1,8 +1,10 @@
 """From a device's socket to a committed row, over real brokers, and over the death of every part."""
 
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,15 +18,17 @@ from fleet_protocol import topics
 from fleet_protocol.topics import Topics
 from server.adapters.clock import SystemClock
 from server.adapters.mqtt import LinkSettings, MqttLink
+from server.adapters.mqtt.link import subscriptions
 from server.adapters.sql.store import SqlStore
 from server.domain.fleet import Device
 from server.domain.rollout import Policy, Rollout, Wave
 from server.services.ingest import Ingest, IngestSettings
 from server.services.ingest_metrics import IngestMetrics
 from tests.fakes.brokers import BROKERS, RunningBroker, mosquitto
-from tests.fakes.mqtt_peer import Peer
+from tests.fakes.mqtt_peer import Peer, packet
 from tests.fakes.ports import HOST
 from tests.fakes.reporting import FLEET, ReportingDevice, attempt
+from tests.fakes.store import MemoryStore
 from tests.fakes.tls_broker import tls_broker
 from tests.fakes.waiting import until
 
@@ -245,3 +249,27 @@ def test_a_broker_with_another_certificate_is_not_trusted(tmp_path: Path, databa
             log = broker.home / "log"
             until(lambda: "alert" in log.read_text() or "error" in log.read_text().lower())
             assert not link.connected
+
+
+def test_the_link_is_connected_once_the_broker_has_taken_its_subscriptions() -> None:
+    """What a device says before that is not for us: whoever waits for `connected` must not believe otherwise."""
+    with socket.create_server((HOST, 0)) as listener:
+        link = MqttLink(LinkSettings(url=f"mqtt://{HOST}:{listener.getsockname()[1]}"), T, SystemClock())
+        ears = Ingest(MemoryStore(), IngestSettings(fleet=FLEET), IngestMetrics(CollectorRegistry()), on_reply=print)
+        connected = threading.Event()
+        link.start(ears, on_connected=connected.set, on_retained=lambda *_: None)
+        try:
+            broker, _ = listener.accept()
+            with broker:
+                assert broker.recv(4_096)[0] == 0x10
+                broker.sendall(packet(0x20, b"\x00\x00\x00"))
+                subscribe = broker.recv(4_096)
+                assert subscribe[0] == 0x82
+                assert not (link.connected or connected.is_set())
+                body = 2 if subscribe[1] < 0x80 else 3
+                granted = bytes(len(subscriptions(T)))
+                broker.sendall(packet(0x90, subscribe[body : body + 2] + b"\x00" + granted))
+                assert connected.wait(30)
+                assert link.connected
+        finally:
+            link.stop()

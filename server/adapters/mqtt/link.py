@@ -47,7 +47,7 @@ class MqttLink:
     ) -> None:
         """Connect, and stay connected until `stop`. May be called once. The hooks must return at once.
 
-        `on_connected`: a broker has accepted a connection; it may have forgotten everything. `on_retained(topic,
+        `on_connected`: a broker has taken our subscriptions; it may have forgotten everything. `on_retained(topic,
         payload)`: somebody, perhaps the server itself, published on a retained topic that belongs to the server.
         """
         hooks = _Hooks(self._topics, self._clock, intake, on_connected, on_retained)
@@ -70,7 +70,7 @@ class MqttLink:
 
     @property
     def connected(self) -> bool:
-        """Whether a broker has accepted the present connection."""
+        """Whether a broker has taken the subscriptions of the present connection."""
         return self._connected
 
     @property

@@ -4,7 +4,8 @@
 2. A QoS 1 message is acknowledged only when its receiver says so, and only on the connection that it came on: after
    a new one the broker sends it again, and its packet id may by then stand for another message.
 3. While the receiver has no room nothing is read, so that the broker keeps what it has (backpressure).
-4. A message that was published is out of the outbox for good only when the broker has acknowledged it.
+4. The session is connected once the broker has answered to its subscriptions: what devices say from then on is heard.
+5. A message that was published is out of the outbox for good only when the broker has acknowledged it.
 """
 
 import selectors
@@ -237,7 +238,6 @@ class Session:
             return
         self.accepted = True
         self._client.subscribe(self._filters)
-        self._connected()
 
     def _on_disconnect(self, _c: object, _u: object, _flags: object, reason: ReasonCode, _p: object) -> None:
         if not self.reason:
@@ -248,6 +248,7 @@ class Session:
         for (topic_filter, _), reason in zip(self._filters, reasons, strict=False):
             if reason.is_failure:
                 logger.error("the broker refuses the subscription to {}: {}", topic_filter, reason)
+        self._connected()
 
     def _on_publish(self, _c: object, _u: object, mid: int, reason: ReasonCode, _p: object) -> None:
         message = self._in_flight.pop(mid, None)

@@ -135,7 +135,7 @@ def _scene(
             agent.config.write_text(config)
             scene = Scene(fleet, server, files, agent, weather, spaces[1])
             until(lambda: server.newest(NODE, "state").get("group") == "line-1", deadline_s=60)
-            until(lambda: scene.waiting() == 0, deadline_s=60)
+            scene.arrive(1, 60.0)
             yield scene
         finally:
             running.__exit__(None, None, None)

@@ -145,7 +145,9 @@ class Container:
                 continue
             for line in lines:
                 name, _, value = line.partition("=")
-                leader = int(value) if name == "X_NSPAWN_LEADER_PID" else leader
+                if name == "X_NSPAWN_LEADER_PID":
+                    leader = int(value)
+                    (self._place / "leader").write_text(value)
                 if (name, value) == ("READY", "1"):
                     return leader
         raise AssertionError(f"the device does not boot: {self.console[-2_000:]}")
@@ -260,8 +262,12 @@ def _make_room_for_watches() -> None:
 
 
 def _forget_dead_owners() -> None:
-    """What test runs left that were killed."""
+    """What test runs left that were killed: devices that still run, and their trees."""
     for place in lab_cache.folder().glob("device-*"):
         if not Path(f"/proc/{place.name.split('-')[1]}").exists():
+            with suppress(OSError, ValueError):
+                leader = int((place / "leader").read_text())
+                if Path(f"/proc/{leader}/root").samefile(place / "root"):
+                    os.kill(leader, signal.SIGKILL)
             subprocess.run(["umount", "-l", str(place / "root")], capture_output=True, check=False)
             shutil.rmtree(place, ignore_errors=True)

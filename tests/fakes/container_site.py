@@ -49,12 +49,11 @@ class ContainerSite:
         self.site.online(name)
         return device
 
-    def bare(self, name: str, *, memory_mb: int | None = None) -> Container:
-        """A device with the agent's program in its image and nothing of its own, switched off."""
+    def bare(self, name: str, *, memory_mb: int | None = None, program: bool = True) -> Container:
+        """A device with nothing of its own, switched off; with the agent's `program` in its image, or without."""
         netns = self.site.hub.join(name, len(self.devices) + 1)
-        device = Container(
-            [agent_layer(), debian_tree()], name=name, binds=[wheels()], netns=netns, memory_mb=memory_mb
-        )
+        layers = [agent_layer(), debian_tree()] if program else [debian_tree()]
+        device = Container(layers, name=name, binds=[wheels()], netns=netns, memory_mb=memory_mb)
         self.devices[name] = device
         return device
 

@@ -70,13 +70,16 @@ class DeviceSite:
 
         `settings` are added to the agent.toml that the device is given. Returns what was said.
         """
-        folder = self._folder(name, settings)
-        device.do(f"mkdir -p /root/{name}")
-        for path in folder.iterdir():
-            device.put(path, f"/root/{name}/{path.name}")
+        self.carry(device, name, settings=settings)
         device.put(self.server.data_dir / "token", "/root/token")
         enrol = f"--server {self.server.url} --token @/root/token --group {GROUP}"
         return device.do(f"{script} --settings /root/{name} {enrol}")
+
+    def carry(self, device: Device, name: str, *, settings: str = "") -> None:
+        """Copy to the device, into /root/<name>, what `fairlead broker device` makes for it."""
+        device.do(f"mkdir -p /root/{name}")
+        for path in self._folder(name, settings).iterdir():
+            device.put(path, f"/root/{name}/{path.name}")
 
     def provision(self, root: Path, name: str, *, settings: str = "") -> None:
         """Do the same to a device that is switched off, as a builder of images does: it wakes up in the fleet."""

@@ -1,5 +1,6 @@
 """deploy/install-agent.sh on a device: twice is once, an upgrade keeps what is the owner's, a mistake is one line."""
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tests.fakes.container_site import ContainerSite, wheels
 from tests.fakes.device_site import DeviceSite
 from tests.fakes.nspawn import Container
+from tests.fakes.running_server import GROUP, checked
 from tests.fakes.waiting import until
 
 NODE = "node-1"
@@ -149,6 +151,29 @@ def test_a_device_with_little_memory_can_be_set_up(containers: ContainerSite) ->
     containers.device("node-2")
     assert small.do(f"systemctl is-active {AGENT}").strip() == "active"
     assert 0 < small.peak_mb <= 96
+
+
+def test_a_device_gets_its_packages_from_an_index_and_its_root_by_hand(
+    site: DeviceSite, containers: ContainerSite, tmp_path: Path
+) -> None:
+    """The index is a folder here: nothing leaves this machine. Its owner enrols the key that the script prints."""
+    device = containers.bare("node-3", program=False)
+    device.start()
+    site.carry(device, "node-3")
+    (tmp_path / "root.json").write_bytes(site.desk.fleet.roots()[0].data)
+    device.put(tmp_path / "root.json", "/root/root.json")
+    (wheel,) = wheels().glob("fairlead-*.whl")
+    index = f"PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels()}"
+    said = device.do(
+        f"{index} {wheels()}/install-agent.sh --wheel {wheel} --settings /root/node-3 --trust /root/root.json"
+    )
+    key = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    body = {"id": "node-3", "group": GROUP, "class": site.device_class, "public_key": key}
+    assert checked(site.client.post("/api/nodes/register", json=body))["id"] == "node-3"
+    site.online("node-3")
+    site.add("note", "1.0.0", 1, tree={"note": "hello"}, kind="files")
+    job = site.publish("note", "1.0.0", kind="files")
+    assert site.attempted("node-3", job) == ("committed", None)
 
 
 def test_uninstalled_it_leaves_what_is_the_owners_until_that_is_purged(device: Container) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from device_agent.core.codec import to_json
 from device_agent.core.effects import Activate, Check, Commit, Discard, Effect, Fetch, Revert, Stage
 from device_agent.core.events import Activated, Checked, Event, Failed, Fetched, Moment, Reverted, Staged, Tidied
-from device_agent.core.record import Record
+from device_agent.core.record import Attempt, Record
 from device_agent.core.slots import slots_of
 from fleet_protocol.errors import CODES
 
@@ -51,6 +51,7 @@ def operation(effect: Effect, record: Record) -> Operation | None:
             "previous": attempt.previous,
             "before": None if before is None else to_json(before.release),
             "tree": attempt.tree,
+            "attempt": _name(attempt),
         }
         return Operation("activate", args, attempt.deployment)
     if isinstance(effect, Check):
@@ -61,17 +62,25 @@ def operation(effect: Effect, record: Record) -> Operation | None:
             "package": attempt.release.package,
             "slot": attempt.slot,
             "previous": attempt.previous,
+            "leaving": release,
             "release": None if before is None else to_json(before.release),
             "tree": None if before is None else before.tree,
+            "attempt": _name(attempt),
         }
         return Operation("revert", args, attempt.deployment)
     return None
 
 
+def _name(attempt: Attempt) -> str:
+    """What no other attempt on this device is called; its slot tells an installation from its recall."""
+    return f"{attempt.deployment}/{attempt.number}/{attempt.slot}"
+
+
 def event(done: Operation, answer: Mapping[str, Any], at: Moment) -> Event | None:
-    """The event that a worker's answer means; None where a tidying failed, which is tried again at the next start."""
+    """The event that a worker's answer means; None where a tidying failed, which is tried again later."""
     if done.op in ("commit", "discard"):
-        return Tidied(at=at, package=done.subject) if answer.get("ok") else None
+        op: Literal["commit", "discard"] = "commit" if done.op == "commit" else "discard"
+        return Tidied(at=at, package=done.subject, op=op) if answer.get("ok") else None
     if done.op == "check":
         return _checked(done, answer, at)
     if not answer.get("ok"):

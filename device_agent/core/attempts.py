@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Final
 
 from device_agent.core.choice import Choice
-from device_agent.core.effects import Activate, Cancel, Commit, Discard, Effect, Fetch, Revert, Stage
+from device_agent.core.effects import Activate, Cancel, Effect, Fetch, Revert, Stage
 from device_agent.core.events import Moment
 from device_agent.core.history import BY_OPERATOR, TRANSIENT, forget, next_number, refuse_release, remember
 from device_agent.core.record import Attempt, Failure, Purpose, Record, SlotContent
 from device_agent.core.reports import Move, attacked, blames_peer, describe, report
 from device_agent.core.slots import slots_of, with_active, with_content, with_standing
+from device_agent.core.tidying import tidying, uncommitted, untidy
 from fleet_protocol import messages
 from fleet_protocol.messages import Outcome
 
@@ -50,11 +51,12 @@ def begin(record: Record, choice: Choice, at: Moment) -> Move:
         command=choice.command,
         irreversible=choice.irreversible,
     )
+    left = tidying(record, choice.release.package)
     waiting = {package: c for package, c in record.rollbacks.items() if package != choice.release.package}
     record = replace(record, attempt=attempt, rollbacks=waiting, retries=0)
     if choice.tree is not None:
-        return enter(record, "switching", at, Activate())
-    return enter(record, "downloading", at, Fetch())
+        return enter(record, "switching", at, *left, Activate())
+    return enter(record, "downloading", at, *left, Fetch())
 
 
 def enter(record: Record, stage: messages.Stage, at: Moment, *effects: Effect) -> Move:
@@ -89,9 +91,9 @@ def switch(record: Record, tree: str, at: Moment) -> Move:
 
 def abandon(record: Record, at: Moment, code: str | None, detail: str) -> Move:
     """R7: an attempt that has not switched ends without a failure; it may begin again."""
-    record, tidying = _clear(record)
+    record = _clear(record)
     record, reports = settle(record, at, "abandoned", code, detail)
-    return record, (Cancel(), *reports, *tidying)
+    return record, (Cancel(), *reports, *tidying(record))
 
 
 def fail(record: Record, at: Moment, code: str, detail: str) -> Move:
@@ -99,9 +101,9 @@ def fail(record: Record, at: Moment, code: str, detail: str) -> Move:
     attempt = attempt_of(record)
     recall = attempt.purpose == "recall"
     again = recall or code in TRANSIENT
-    record, tidying = _clear(remember(record, at, attempt.deployment, code, detail, again=again, recall=recall))
+    record = _clear(remember(record, at, attempt.deployment, code, detail, again=again, recall=recall))
     record, reports = settle(record, at, "failed", code, detail, attack=_attack(code))
-    return record, (*reports, *tidying)
+    return record, (*reports, *tidying(record))
 
 
 def turn_back(record: Record, at: Moment, code: str, detail: str, *, attack: str | None = None) -> Move:
@@ -115,41 +117,46 @@ def turn_back(record: Record, at: Moment, code: str, detail: str, *, attack: str
     return record, (Cancel(), *effects)
 
 
-def went_back(record: Record, at: Moment) -> Move:
+def went_back(record: Record, at: Moment, *, given_up: bool = False) -> Move:
     """R13: the previous slot runs again; what failed is dropped and remembered.
 
-    Where an operator's rollback failed, what runs again is the deployment that it would have left.
+    Where an operator's rollback failed, what runs again is the deployment that it would have left. Where it is
+    `given_up` (R14), some of it may not run: what was kept for the way back is of no more use.
     """
     attempt = attempt_of(record)
     package = attempt.release.package
     code, detail = attempt.code or "interrupted", attempt.detail
     record = with_content(_remember_end(record, at, code, detail), package, attempt.slot, None)
-    record, reports = settle(_untidy(record, package), at, _WENT_BACK[attempt.purpose], code, detail)
-    return record, (*reports, Discard(package=package, slot=attempt.slot))
+    record = untidy(uncommitted(record, package) if given_up else record, package)
+    record, reports = settle(record, at, _WENT_BACK[attempt.purpose], code, detail)
+    return record, (*reports, *tidying(record))
 
 
 def stay(record: Record, at: Moment, code: str, detail: str) -> Move:
-    """R14: there is nothing whole to go back to, so that the attempt's slot stays active, known to be bad."""
+    """R14: there is nothing whole to go back to, so that the attempt's slot stays active, known to be bad.
+
+    It is committed, for all that a boot needs; what was kept for the way back leads nowhere.
+    """
     attempt = attempt_of(record)
     package = attempt.release.package
     record = with_active(_remember_end(record, at, code, detail), package, attempt.slot)
     record = with_standing(record, package, attempt.slot, "bad")
     if attempt.previous is not None:
         record = with_standing(record, package, attempt.previous, "bad")
-    return settle(record, at, "failed", code, detail, attack=_attack(code))
+    record, reports = settle(uncommitted(record, package), at, "failed", code, detail, attack=_attack(code))
+    return record, (*reports, *tidying(record))
 
 
 def commit(record: Record, at: Moment) -> Move:
     """R18: the attempt's slot is what the device runs from now on."""
     attempt = attempt_of(record)
     package = attempt.release.package
-    record = with_standing(_untidy(record, package), package, attempt.slot, "good")
-    done = Commit(package=package, slot=attempt.slot, release=attempt.release)
+    record = with_standing(uncommitted(record, package), package, attempt.slot, "good")
     if attempt.purpose == "install":
         record = forget(with_active(record, package, attempt.slot), attempt.deployment)
         record, reports = settle(record, at, "committed", None, "")
-        return record, (*reports, done)
-    return _commit_return(record, at, attempt, done)
+        return record, (*reports, *tidying(record, package))
+    return _commit_return(record, at, attempt)
 
 
 def settle(
@@ -176,7 +183,7 @@ def settle(
     return report(record, at, about, attack)
 
 
-def _commit_return(record: Record, at: Moment, attempt: Attempt, done: Commit) -> Move:
+def _commit_return(record: Record, at: Moment, attempt: Attempt) -> Move:
     """A recall or an operator's rollback has succeeded: what was left is dropped, and does not come back."""
     package = attempt.release.package
     left = slots_of(record, package).content(attempt.previous)
@@ -187,10 +194,9 @@ def _commit_return(record: Record, at: Moment, attempt: Attempt, done: Commit) -
     if left is not None:
         record = refuse_release(record, package, left.release.counter, failure)
     record = with_active(record, package, attempt.slot)
-    if attempt.previous is None:
-        return record, (*effects, done)
-    record = with_content(record, package, attempt.previous, None)
-    return record, (*effects, done, Discard(package=package, slot=attempt.previous))
+    if attempt.previous is not None:
+        record = untidy(with_content(record, package, attempt.previous, None), package)
+    return record, (*effects, *tidying(record, package))
 
 
 def _remember_end(record: Record, at: Moment, code: str, detail: str) -> Record:
@@ -203,17 +209,9 @@ def _remember_end(record: Record, at: Moment, code: str, detail: str) -> Record:
     return remember(record, at, attempt.deployment, code, detail, again=again, recall=recall)
 
 
-def _clear(record: Record) -> tuple[Record, tuple[Effect, ...]]:
-    """Space is given back; a slot that has not been written yet keeps what it holds."""
-    attempt = attempt_of(record)
-    package = attempt.release.package
-    slot = attempt.slot if record.stage == "installing" else None
-    return _untidy(record, package), (Discard(package=package, slot=slot),)
-
-
-def _untidy(record: Record, package: str) -> Record:
-    others = tuple(name for name in record.untidy if name != package)
-    return replace(record, untidy=(*others, package))
+def _clear(record: Record) -> Record:
+    """Space is to be given back; a slot that has not been written yet keeps what it holds."""
+    return untidy(record, attempt_of(record).release.package)
 
 
 def _attack(code: str) -> str | None:

@@ -8,6 +8,7 @@ from device_agent.core.choice import other_good
 from device_agent.core.effects import Effect, Reply
 from device_agent.core.events import Commanded, Moment
 from device_agent.core.history import BY_OPERATOR, remember, told_to_retry
+from device_agent.core.manifests import reconsider
 from device_agent.core.record import Attempt, Record
 from device_agent.core.reports import Move, report
 from device_agent.core.slots import slots_of
@@ -65,9 +66,15 @@ def _rollback(record: Record, event: Commanded) -> tuple[Record, tuple[Effect, .
     if not able:
         return record, (), _cannot(record, packages)
     record = replace(record, rollbacks={**record.rollbacks, **dict.fromkeys(able, event.id)})
+    record, effects = _make_way(record, event.at)
+    return record, effects, _Answer(None, f"rolling back {', '.join(able)}")
+
+
+def _make_way(record: Record, at: Moment) -> Move:
+    """Now, or as soon as the attempt in progress has ended; one that has not switched is in the way (R7)."""
     if record.stage == "idle":
-        record = replace(record, wake_s=event.at.mono_s)
-    return record, (), _Answer(None, f"rolling back {', '.join(able)}")
+        return replace(record, wake_s=at.mono_s), ()
+    return reconsider(record, at) if record.stage in BEFORE_SWITCH else (record, ())
 
 
 def _undo(record: Record, attempt: Attempt, at: Moment) -> tuple[Record, tuple[Effect, ...], _Answer]:

@@ -1,6 +1,7 @@
 """What can happen to the machine. Every event carries the moment at which the shell saw it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from device_agent.core.plan import Plan
 from device_agent.core.record import Pauses
@@ -132,10 +133,11 @@ class ReportQueued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tidied:
-    """A Commit or Discard of this package has ended well; unless it is said, the next start asks for it again."""
+    """A Commit or Discard of this package has ended well; unless it is said, it is asked for again."""
 
     at: Moment
     package: str
+    op: Literal["commit", "discard"]
 
 
 Event = (

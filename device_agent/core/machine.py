@@ -26,8 +26,8 @@ R13. Every failure from the switch on turns the attempt back; once the old slot 
      (`failed`, where the attempt was a recall), and it is remembered. An operator's rollback that failed leaves its
      deployment `committed` as before, with the code: it says nothing against the release.
 R14. Going back that fails is tried again with growing pauses, for the device must end in a known state. A release that
-     will not start is given REVERTS tries, then counts as gone back to. If what to go back to is not whole, the device
-     stays with what it switched to, known to be bad.
+     will not start is given REVERTS tries over some minutes, then counts as gone back to. If what to go back to is not
+     whole, which is found out before anything is touched, the device stays with what it switched to, known to be bad.
 R15. Probation: checks at the release's interval, or the owner's where that is longer; committed once the time is over,
      one check has passed and none fails now. Too many failures in a row, or one crash, turn the attempt back.
 R16. Every probation ends: a check that cannot be made or does not answer is a failed check.
@@ -49,6 +49,8 @@ R26. A release with a driver that is not built for the kernel that runs is not b
      a recall does not go back to one.
 R27. An attempt says whether the operator accepts that there is no way back. A deployment that failed for want of a way
      back is tried again once the operator does.
+R28. Tidying that is not known to have ended is asked for again: at a start, when an attempt at its package begins,
+     and after each Cancel, which may have ended it.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,7 +58,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from device_agent.core.attempts import BEFORE_SWITCH, attempt_of, doing, fail, stage, stay, switch, turn_back, went_back
-from device_agent.core.backoff import delay_s
+from device_agent.core.backoff import FIRST_S, delay_s
 from device_agent.core.commands import command
 from device_agent.core.effects import Cancel, Effect, Fetch, Reply, Report, Revert
 from device_agent.core.events import (
@@ -79,14 +81,17 @@ from device_agent.core.events import (
 from device_agent.core.idle import look
 from device_agent.core.manifests import accepted, assigned, reconsider
 from device_agent.core.probation import begin_probation, tick, unwell, well
-from device_agent.core.record import Record
+from device_agent.core.record import PendingReport, Record
 from device_agent.core.reports import Move, attacked, blames_peer, clean, known, queued, report
 from device_agent.core.resume import RESUME, UNKNOWN, started
+from device_agent.core.tidying import tidied
 from fleet_protocol.errors import CODES, Fault
 from fleet_protocol.messages import Stage
 
-REVERTS: Final = 3
+REVERTS: Final = 5
 """Tries at starting the release that a device goes back to."""
+START_FIRST_S: Final = 20.0
+"""The first pause between two of them: what it needs may come up only minutes after a boot."""
 _NOT_WHOLE: Final = frozenset({"altered", "no-fallback", "unsupported"})
 
 Handler = Callable[[Record, Any], Move]
@@ -139,9 +144,14 @@ def _refused(record: Record, event: Refused) -> Move:
     """R22: under a flood one report waits per code, and the counter says how often."""
     code = known(event.code, "schema")
     record = attacked(record, code)
-    if any(pending.attack == code and pending.attempt is None for pending in record.pending):
+    if any(pending.attack == code and not _is_end(pending) for pending in record.pending):
         return record, ()
     return report(record, event.at, attack=code)
+
+
+def _is_end(pending: PendingReport) -> bool:
+    """Whether the report says how an attempt ended, which is not said again."""
+    return pending.attempt is not None and pending.attempt.outcome is not None
 
 
 def _report_queued(record: Record, event: ReportQueued) -> Move:
@@ -149,7 +159,8 @@ def _report_queued(record: Record, event: ReportQueued) -> Move:
 
 
 def _tidied(record: Record, event: Tidied) -> Move:
-    return replace(record, untidy=tuple(name for name in record.untidy if name != event.package)), ()
+    """R28."""
+    return tidied(record, event.package, event.op), ()
 
 
 def _look(record: Record, event: Ticked) -> Move:
@@ -242,8 +253,9 @@ def _revert_failed(record: Record, event: Failed) -> Move:
     retries = record.retries + 1
     starts = attempt.starts + 1 if code == "start" else 0
     if starts >= REVERTS:
-        return went_back(record, event.at)
-    pause_s = delay_s(retries, event.at.luck, event.retry_after_s, most_s=record.pauses.retry_most_s)
+        return went_back(record, event.at, given_up=True)
+    first_s = START_FIRST_S if code == "start" else FIRST_S
+    pause_s = delay_s(retries, event.at.luck, event.retry_after_s, first_s=first_s, most_s=record.pauses.retry_most_s)
     why = f"{doing(record)}: {code}, trying again in {pause_s:.0f} s"
     attempt = replace(attempt, starts=starts)
     return replace(record, attempt=attempt, retries=retries, wake_s=event.at.mono_s + pause_s, why=why), ()

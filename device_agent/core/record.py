@@ -145,8 +145,10 @@ class Record:
     """Packages that an operator wants rolled back and that wait their turn, with the command's id."""
     adopted: tuple[str, ...] = ()
     """Deployments of the plan that were reported committed because their release was installed already."""
+    uncommitted: tuple[str, ...] = ()
+    """Packages whose Commit is not known to have ended."""
     untidy: tuple[str, ...] = ()
-    """Packages whose Commit or Discard is not known to have ended."""
+    """Packages whose Discard is not known to have ended."""
     kernel: str = ""
     """The kernel that runs, as `uname -r` prints it."""
     why: str = "no manifest yet"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from device_agent.core.attempts import attempt_of, doing, fail, turn_back
-from device_agent.core.effects import Activate, Commit, Discard, Effect, Fetch, Report, Revert
+from device_agent.core.effects import Activate, Fetch, Report, Revert
 from device_agent.core.effects import Stage as StageEffect
 from device_agent.core.events import Moment, Started
 from device_agent.core.history import renewed
@@ -14,7 +14,7 @@ from device_agent.core.manifests import reconsider
 from device_agent.core.probation import again
 from device_agent.core.record import Record
 from device_agent.core.reports import Move, report
-from device_agent.core.slots import slots_of
+from device_agent.core.tidying import tidying
 from fleet_protocol.messages import Stage
 from fleet_protocol.timestamps import format_time
 
@@ -56,9 +56,9 @@ def _counted(record: Record) -> Record:
 
 
 def _choose(record: Record, at: Moment) -> Move:
-    tidying = _tidying(record)
+    again = tidying(record)
     record, effects = look(record, at)
-    return record, (*tidying, *effects)
+    return record, (*again, *effects)
 
 
 def _fetch(record: Record, at: Moment) -> Move:
@@ -99,19 +99,6 @@ def _undo(record: Record, at: Moment) -> Move:
 def _worn_out(record: Record) -> bool:
     attempt = attempt_of(record)
     return attempt.resumes > RESUMES or (record.stage == "switching" and attempt.tree is None)
-
-
-def _tidying(record: Record) -> tuple[Effect, ...]:
-    """The tidying that a power cut may have undone; each is harmless where it had been done."""
-    effects: list[Effect] = []
-    for package in record.untidy:
-        slots = slots_of(record, package)
-        content = slots.content(slots.active)
-        if slots.active is not None and content is not None:
-            effects.append(Commit(package=package, slot=slots.active, release=content.release))
-        empty = slots.spare if slots.content(slots.spare) is None else None
-        effects.append(Discard(package=package, slot=empty))
-    return tuple(effects)
 
 
 RESUME: Final[Mapping[Stage, Resumption]] = {

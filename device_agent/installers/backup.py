@@ -69,10 +69,17 @@ class Backup:
         entry = self._read().get("files", {}).get(path)
         return self._content(path, entry) if entry is not None and entry["kind"] == "file" else None
 
+    def prove(self) -> None:
+        """Every copy is what was kept, or InstallError `altered`."""
+        self._contents()
+
+    def _contents(self) -> dict[str, bytes]:
+        files = self._read().get("files", {})
+        return {path: self._content(path, entry) for path, entry in files.items() if entry["kind"] == "file"}
+
     def restore(self) -> None:
         """Rule 3, for every path that was kept, the last first."""
-        files = self._read().get("files", {})
-        contents = {path: self._content(path, entry) for path, entry in files.items() if entry["kind"] == "file"}
+        files, contents = self._read().get("files", {}), self._contents()
         for path, entry in reversed(files.items()):
             if entry["kind"] == "absent":
                 self._system.remove(path)

@@ -18,6 +18,8 @@ CRASH_POINTS: Final = (
     "stage.after_block",
     "stage.before_sync",
     "stage.after_sync",
+    "left_over.after_part",
+    "left_over.after_note",
     "activate.before_note",
     "activate.after_note",
     "activate.before_switch",

@@ -129,6 +129,10 @@ class DriverInstaller:
         environment = {"PATH": PATH, "LANG": "C.UTF-8", **self._device.variables}
         return run_check(check, self._device.content(part), environment, self._device.variables)
 
+    def prove_way_back(self, part: PartId) -> None:
+        """The files of all drivers of the package."""
+        self._attempt(part.package).backup.prove()
+
     def commit(self, part: PartId) -> None:
         """The boot may load the modules; what a power cut kept from being loaded is loaded now.
 

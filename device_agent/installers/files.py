@@ -36,6 +36,9 @@ class FilesInstaller:
         environment = {"PATH": PATH, "LANG": "C.UTF-8", **self._device.variables}
         return run_check(check, slot, environment, self._device.variables)
 
+    def prove_way_back(self, part: PartId) -> None:
+        """The other slot is all there is."""
+
     def commit(self, part: PartId) -> None:
         """Nothing was kept for a rollback but the other slot, which stays."""
 

@@ -63,15 +63,19 @@ class PackageInstaller:
             apt.close()
 
     def quiet(self, part: PartId) -> None:
-        """Nothing is stopped: that is for the packages' own scripts. What the way back needs is whole, or nothing is
-        touched (attack B11)."""
-        facts = self._device.backup(part).facts
+        """Nothing is stopped: that is for the packages' own scripts."""
+
+    def prove_way_back(self, part: PartId) -> None:
+        """Every .deb that goes back, and the configuration files."""
+        backup = self._device.backup(part)
+        facts = backup.facts
         if facts is None or facts["slot"] != self._device.slots(part.package).active():
             return
         for was in from_facts(facts):
             path = self._device.state_dir / str(was.deb)
             if was.deb is not None and (not path.is_file() or digest(path) != was.sha256):
                 raise InstallError("altered", f"the way back to {was.name} {was.version} is not what was kept")
+        backup.prove()
 
     def activate(self, part: Part) -> None:
         """Raises InstallError `start` with the last words of the script that failed, or `locked`."""

@@ -123,6 +123,9 @@ class Installer(Protocol):
     def check(self, part: Part) -> Verdict:
         """Ask the active part once how it is."""
 
+    def prove_way_back(self, part: PartId) -> None:
+        """What `revert` would put back is what was kept, or InstallError `altered` (attack B11). Nothing changes."""
+
     def commit(self, part: PartId) -> None:
         """Drop what only `revert` would have needed."""
 

@@ -47,6 +47,10 @@ class ServiceInstaller:
         """`crashed` where it ended by itself since it was activated; then what its own check says."""
         return (self._units if self._by_systemd else self._supervised).check(part)
 
+    def prove_way_back(self, part: PartId) -> None:
+        """What a unit was made of; the supervisor needs nothing but the other slot."""
+        self._units.prove_way_back(part)
+
     def commit(self, part: PartId) -> None:
         """The other slot stays as it is, to go back to; what was kept of the system is dropped."""
         self._units.commit(part)

@@ -134,6 +134,10 @@ class UnitInstaller:
         slot = self._device.content(part)
         return run_check(check, slot, service_environment(self._device, part), self._device.variables)
 
+    def prove_way_back(self, part: PartId) -> None:
+        """Unit file, drop-in and links."""
+        self._device.backup(part).prove()
+
     def commit(self, part: PartId) -> None:
         """What was kept for the way back is dropped."""
         self._backup(part).drop()
@@ -209,13 +213,20 @@ class UnitInstaller:
             return
         if before != "enabled":
             return
-        kept = self._backup(part, plan.record).kept(unit.files.file) if old.key == plan.record.key else None
-        said = _links(kept, unit.name)
+        said = self._said(part, plan, unit) if old.key == plan.record.key else frozenset()
         wanted = plan.file.links(unit.name)
         for name in sorted(said - wanted):
             files_of(self._device, [plan.record]).remove(unit.files.link(name))
         if plan.file.install and said != wanted:
             unit.control.enable(unit.name)
+
+    def _said(self, part: PartId, plan: UnitPlan, unit: ManagedUnit) -> frozenset[str]:
+        """The links that the unit file of before has said; none where it was not one of ours."""
+        try:
+            kept = self._backup(part, plan.record).kept(unit.files.file)
+            return frozenset() if kept is None else read_unit_file(kept).links(unit.name)
+        except (UnitFileError, InstallError):  # or where the copy is not whole: there is no way back, only this way
+            return frozenset()
 
     def _write_drop_in(self, part: PartId, unit: ManagedUnit, record: UnitRecord) -> None:
         running = not unit.state().is_down
@@ -260,14 +271,6 @@ class UnitInstaller:
 def _record(facts: Facts, name: str) -> UnitRecord | None:
     value = facts.get(name)
     return None if value is None else UnitRecord.from_json(value)
-
-
-def _links(kept: bytes | None, unit: str) -> frozenset[str]:
-    """The links that a unit file of before has said; none where it was not one of ours."""
-    try:
-        return frozenset() if kept is None else read_unit_file(kept).links(unit)
-    except UnitFileError:
-        return frozenset()
 
 
 def _take_out(unit: ManagedUnit) -> None:

@@ -46,6 +46,11 @@ SCENES = [
 ]
 SERVICES = [("supervisor", ("service",)), ("systemd", ("service",)), ("systemd", ("unit",))]
 MANAGERS = [("supervisor", ("service",)), ("systemd", ("service",))]
+KEEPING = [
+    *(("supervisor", kinds) for kinds in (("driver",), ("service", "driver"))),
+    *(("systemd", kinds) for kinds in (("unit",), ("unit", "driver"))),
+]
+"""What keeps copies of the system's files."""
 Scene = tuple[str, Kinds]
 
 
@@ -263,15 +268,57 @@ def test_what_is_not_whole_is_not_activated(device: DeviceUnderTest, kinds: Kind
 
 def test_what_is_not_whole_is_not_gone_back_to(device: DeviceUnderTest, kinds: Kinds) -> None:
     """Attack B11: stays where it is."""
-    first = release(kinds, 1)
+    first, second = release(kinds, 1), release(kinds, 2)
     tree = installed(device, first, "a", None)
-    installed(device, release(kinds, 2), "b", "a")
+    installed(device, second, "b", "a")
     (device.slot("a") / "version").write_bytes(b"9")
-    found = device.refused("revert", package="app", slot="b", previous="a", release=first, tree=tree)
+    found = device.refused("revert", package="app", slot="b", previous="a", leaving=second, release=first, tree=tree)
     assert found.code == "altered"
     runs(device, kinds, "b", 2)
     found = device.refused("revert", package="app", slot="b", previous="a", release=None, tree=None)
     assert found.code == "no-fallback"
+    runs(device, kinds, "b", 2)
+
+
+@on(KEEPING)
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_was_kept_and_is_not_whole_is_found_before_anything_is_touched(
+    device: DeviceUnderTest, kinds: Kinds, killed: bool
+) -> None:
+    """Attack B11, on the copies. Where an earlier try has stopped what runs, it runs again."""
+    first, second = release(kinds, 1), release(kinds, 2)
+    tree = installed(device, first, "a", None)
+    installed(device, second, "b", "a", first)
+    back = {"package": "app", "slot": "b", "previous": "a", "leaving": second, "release": first, "tree": tree}
+    if killed:
+        assert device.work("revert", crash_at="revert.before_switch", **back) is None
+    spoiled = [copy.write_bytes(b"rotten") for copy in (device.state_dir / "backup").rglob("[0-9]*")]
+    assert spoiled
+    assert device.refused("revert", **back).code == "altered"
+    runs(device, kinds, "b", 2)
+
+
+def test_what_another_attempt_has_left_is_no_way_back(device: DeviceUnderTest, kinds: Kinds) -> None:
+    """Its commit was lost: the way back from the next attempt ends where that one began."""
+    first, second, third = (release(kinds, version) for version in (1, 2, 3))
+    installed(device, first, "a", None)
+    device.run("commit", release=first, slot="a")
+    tree = installed(device, second, "b", "a", first)
+    installed(device, third, "a", "b", second)
+    device.run("revert", package="app", slot="a", previous="b", leaving=third, release=second, tree=tree)
+    runs(device, kinds, "b", 2)
+
+
+def test_what_another_attempt_has_left_is_not_undone_by_one_that_changed_nothing(
+    device: DeviceUnderTest, kinds: Kinds
+) -> None:
+    """Its commit was lost, and the next attempt dies before its first change."""
+    first, second, third = (release(kinds, version) for version in (1, 2, 3))
+    installed(device, first, "a", None)
+    device.run("commit", release=first, slot="a")
+    tree = installed(device, second, "b", "a", first)
+    stage(device, third, "a", "b")
+    device.run("revert", package="app", slot="a", previous="b", leaving=third, release=second, tree=tree)
     runs(device, kinds, "b", 2)
 
 

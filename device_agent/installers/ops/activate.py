@@ -8,16 +8,17 @@ from device_agent.core.codec import from_json
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.attempt_note import AttemptNote
 from device_agent.installers.crash import crash_point
+from device_agent.installers.left_over import settle_other
 from device_agent.installers.port import Device, Part
 from device_agent.installers.registry import device_of, in_order, installer_of, installer_of_kind, parts_of
 from device_agent.worker.context import WorkerContext
 
 
 def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
-    """`{"release", "slot", "previous", "before", "tree"}` -> `{}`: the slot is active and the release started.
+    """`{"release", "slot", "previous", "before", "tree", "attempt"}` -> `{}`: the slot is active, the release started.
 
-    `before` is the release in slot `previous`, or null. The slot is read back and compared with `tree` first;
-    InstallError `altered` changes nothing.
+    `before` is the release in slot `previous`, or null; `attempt` names the attempt. The slot is read back and compared
+    with `tree` first; InstallError `altered` changes nothing.
     """
     release = from_json(PlannedRelease, args["release"])
     device = device_of(context.settings)
@@ -26,11 +27,12 @@ def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
         installer_of(part, device)
     leaving = _leaving(args, parts)
     with storing(f"activating {release.package}"):
-        slots = device.slots(release.package)
+        slots, note = device.slots(release.package), AttemptNote(device.state_dir, release.package)
+        settle_other(note, args["attempt"], device)
         slots.verify(args["slot"], args["tree"])
         slots.settle(args["slot"])
         crash_point("activate.before_note")
-        AttemptNote(device.state_dir, release.package).write(part.id for part in (*leaving, *parts))
+        note.write(args["attempt"], (part.id for part in (*leaving, *parts)))
         crash_point("activate.after_note")
         if slots.active() != args["slot"]:
             _quiet((*leaving, *parts), device)

@@ -300,7 +300,7 @@ class ModelDevice:
 
     def _revert(self, attempt: Attempt, world: dict[str, str | None], ending: str) -> str | None:
         package = attempt.release.package
-        if attempt.previous is not None:
+        if attempt.previous is not None and self.links.get(package) != attempt.previous:
             content = self.record.packages[package].content(attempt.previous)
             if content is None or world[attempt.previous] != content.tree:
                 return "altered"
@@ -311,7 +311,7 @@ class ModelDevice:
     def _answer(self, effect: Effect, code: str | None) -> None:
         if isinstance(effect, (Commit, Discard)):
             if code is None:
-                self.send(Tidied, package=effect.package)
+                self.send(Tidied, package=effect.package, op="commit" if isinstance(effect, Commit) else "discard")
             return
         attempt = self.record.attempt
         assert attempt is not None

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from device_agent.core.effects import Effect, Report
+from device_agent.core.effects import Commit, Discard, Effect, Report
 from device_agent.core.events import (
     Accepted,
     Activated,
@@ -18,6 +18,7 @@ from device_agent.core.events import (
     Staged,
     Started,
     Ticked,
+    Tidied,
 )
 from device_agent.core.machine import initial, step
 from device_agent.core.plan import Plan, PlannedDeployment, PlannedRelease, PlannedTarget
@@ -82,9 +83,13 @@ def plan(sequence: int, *deployments: PlannedDeployment, **changes: Any) -> Plan
 
 
 class Bench:
-    """A machine on a bench: events in, the record and the effects out. Time passes when it is told to."""
+    """A machine on a bench: events in, the record and the effects out. Time passes when it is told to.
 
-    def __init__(self, record: Record | None = None, *, assigned: bool = True) -> None:
+    What is to be tidied is tidied at once, but where `tidies` is false.
+    """
+
+    def __init__(self, record: Record | None = None, *, assigned: bool = True, tidies: bool = True) -> None:
+        self.tidies = tidies
         self.record = initial(DEVICE) if record is None else record
         self.effects: tuple[Effect, ...] = ()
         self.mono_s = 1_000.0
@@ -115,6 +120,10 @@ class Bench:
     def send(self, kind: type[Event], **members: Any) -> tuple[Effect, ...]:
         """One event now; `work` and `reports` then tell of its effects."""
         self.record, self.effects = step(self.record, kind(at=self.at, **members))
+        for effect in self.effects if self.tidies else ():
+            if isinstance(effect, (Commit, Discard)):
+                op: Any = type(effect).__name__.lower()
+                self.record, _ = step(self.record, Tidied(at=self.at, package=effect.package, op=op))
         return self.work
 
     def wait(self, seconds_s: float) -> tuple[Effect, ...]:

@@ -1,6 +1,8 @@
 """The rules where two attempts, two packages or two plans meet: nothing of the one is taken for the other's."""
 
-from device_agent.core.effects import Activate, Check, Fetch, Reply
+import pytest
+
+from device_agent.core.effects import Activate, Cancel, Check, Fetch, Reply
 from device_agent.core.events import Assigned, Checked
 from device_agent.core.machine import initial
 from device_agent.core.reports import installed
@@ -135,6 +137,21 @@ def test_r20_a_rollback_of_one_package_waits_for_another_ones_attempt() -> None:
     bench.prove()
     assert bench.wait(0) == (Activate(),)
     assert (bench.attempt.purpose, bench.attempt.release.package) == ("rollback", PACKAGE)
+
+
+@pytest.mark.parametrize("stage", ["downloading", "installing"])
+def test_r20_a_rollback_does_not_wait_for_another_packages_download(stage: str) -> None:
+    bench = Bench()
+    bench.install(1, deployment(11))
+    bench.install(2, deployment(12))
+    bench.accept(3, deployment(12), deployment(5, package="driver"))
+    bench.to(stage)
+    assert Cancel() in bench.command("rollback", PACKAGE)
+    assert bench.wait(0) == (Activate(),)
+    assert (bench.attempt.purpose, bench.attempt.release.package) == ("rollback", PACKAGE)
+    bench.to("probation")
+    bench.prove()
+    assert bench.wait(0) == (Fetch(),), "then the other one begins again"
 
 
 def test_r20_a_rollback_that_has_become_impossible_is_forgotten() -> None:

@@ -6,11 +6,13 @@ mix, and whatever the system had before the first installation is there again wh
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from device_agent.installers.crash import CRASH_POINTS
+from device_agent.operations import Operation
 from tests.fakes.driver_scene import FAILS, PANICS, SICK, DriverScene, Lost, driver_scene
 from tests.fakes.elf import Module
 from tests.fakes.http_server import FileServer, file_server
@@ -43,8 +45,43 @@ CALLS = range(1, 6)
 """Two of depmod, two of rmmod, one of modprobe, which brings the other module along."""
 
 
+LEFT_OVER = ["left_over.after_part", "left_over.after_note"]
+
+
 def test_every_point_is_in_the_matrix() -> None:
-    assert {*ACTIVATE, *BACK} == {point for point in CRASH_POINTS if point.startswith(("driver.", "backup."))}
+    ours = {point for point in CRASH_POINTS if point.startswith(("driver.", "backup.", "left_over."))}
+    assert {*ACTIVATE, *BACK, *LEFT_OVER} == ours
+
+
+@contextmanager
+def commits_lost(scene: DriverScene) -> Iterator[None]:
+    """The machine commits, and the tidying after it never ends."""
+    carried_out = scene.shell.run_op
+
+    def run_op(asked: Operation) -> dict[str, object]:
+        return {"ok": False, "code": "worker", "detail": ""} if asked.op == "commit" else carried_out(asked)
+
+    scene.shell.run_op = run_op
+    yield
+    scene.shell.run_op = carried_out
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("point", [None, *LEFT_OVER])
+@pytest.mark.parametrize("number", [3, SICK])
+def test_an_update_after_one_whose_commit_was_lost(
+    scene: DriverScene, number: int, point: str | None, lost: Lost
+) -> None:
+    """What that one kept is nobody's way back any more."""
+    scene.install(1)
+    with commits_lost(scene):
+        scene.install(2)
+        scene.kill_op, scene.kill_at = "activate", point
+        scene.install(number, lost)
+    assert scene.killed == (point is not None)
+    runs = 2 if number == SICK or (lost == "worker" and point is not None) else 3
+    scene.expect_running(runs)
+    scene.expect(runs)
 
 
 @pytest.mark.parametrize("lost", LOST)

@@ -191,8 +191,8 @@ STOPS = {"service.before_stop", "service.after_unwanted", "service.after_signal"
 """Nothing is stopped where nothing ran; and a release that has crashed needs no signal."""
 
 
-ELSEWHERE = ("backup.", "unit.", "package.", "driver.")
-"""Points that only other kinds of release pass."""
+ELSEWHERE = ("backup.", "unit.", "package.", "driver.", "left_over.")
+"""Points that only other kinds of release pass, and what a lost commit leaves (test_driver_kill)."""
 
 
 def test_every_point_is_in_the_matrix() -> None:

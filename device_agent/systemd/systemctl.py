@@ -167,10 +167,13 @@ class Systemctl:
         self._run("reset-failed", "--", unit, timeout_s=_ACT_S)
 
     def bring_up(self) -> None:
-        """The manager runs. Raises InstallError `unsupported` with what to do where it does not."""
+        """The manager runs. Raises InstallError `unsupported` where it does not, and `io` where it hangs."""
         account = self._account
         if account is not None and account.uid != os.geteuid():
-            Systemctl(self._programs).start(f"user@{account.uid}.service", _ACT_S)
+            try:
+                Systemctl(self._programs).start(f"user@{account.uid}.service", _ACT_S)
+            except InstallError as error:  # which says nothing about the release
+                raise InstallError("io", error.detail) from None
         ran = self._run("show-environment", timeout_s=_ASK_S)
         if ran.status != 0:
             whose = "systemd" if account is None else f"user {account.name}"

@@ -178,6 +178,8 @@ class WorkerProcess:
                 _write(process, answer)
             elif "progress" in message:
                 self._progress(order.op, answers.share(message["progress"]))
+            elif "alive" in message:
+                continue  # it was no silence, that is all
             else:
                 return answers.answer(order.op, message)
         if _was_killed(process):

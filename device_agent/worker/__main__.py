@@ -6,6 +6,7 @@
    What an operation has to put right it does before it answers, for the resident may kill it right after.
 4. What needs no privileges has none before it sees a stranger's byte: until then nothing was read but the resident's
    request and the owner's settings.
+5. An operation that installs may take as long as its steps do, and tells that it goes on (`steps`).
 """
 
 import fcntl
@@ -22,8 +23,9 @@ from device_agent.adapters.files import make_dir, storage_error
 from device_agent.identity import worker_user
 from device_agent.settings import AgentSettings, load
 from device_agent.worker.context import WorkerContext
-from device_agent.worker.operations import OPERATIONS, Operation
+from device_agent.worker.operations import INSTALLING, OPERATIONS, Operation
 from device_agent.worker.pipes import Pipes
+from device_agent.worker.steps import follow_steps
 from fleet_protocol.errors import FleetError, InstallError
 
 
@@ -46,6 +48,8 @@ def _carry_out(request: Mapping[str, Any], pipes: Pipes) -> Mapping[str, Any]:
             pipes.watch()
             _wait_for(lane)
             run = importlib.import_module(operation.module).run
+            if operation.lane == INSTALLING:
+                follow_steps(pipes.alive)  # rule 5
             os.umask(0o077)  # not before the import: others must be able to read the bytecode that it leaves
             context = WorkerContext(settings=settings, want=pipes.want, progress=pipes.progress)
             result = run(request["args"], context)

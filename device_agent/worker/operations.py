@@ -15,15 +15,17 @@ class Operation:
     """Has the agent's own identity; the others are carried out by the worker user, if the owner names one."""
 
 
+INSTALLING: Final = "install"
+"""The lane of the operations on artifacts."""
 _TRUST: Final = "device_agent.trust.ops"
 _INSTALL: Final = "device_agent.installers.ops"
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "sign": Operation(f"{_TRUST}.sign"),
     **{name: Operation(f"{_TRUST}.{name}", "trust") for name in ("assignment", "manifest", "refresh", "command")},
-    "fetch": Operation(f"{_INSTALL}.fetch", "install"),
+    "fetch": Operation(f"{_INSTALL}.fetch", INSTALLING),
     **{
-        name: Operation(f"{_INSTALL}.{name}", "install", privileged=True)
+        name: Operation(f"{_INSTALL}.{name}", INSTALLING, privileged=True)
         for name in ("stage", "activate", "check", "commit", "revert", "discard")
     },
 }

@@ -66,6 +66,10 @@ class Pipes:
         """Tell how much is done, 0 to 1."""
         self._send({"progress": round(share, 4)})
 
+    def alive(self) -> None:
+        """Tell that the operation goes on."""
+        self._send({"alive": True})
+
     def answer(self, answer: Mapping[str, Any]) -> None:
         """The last line."""
         self._send(answer)

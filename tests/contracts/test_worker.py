@@ -225,6 +225,11 @@ def test_progress_is_passed_on(lane: Lane) -> None:
     assert lane.progress == [("op", 0.25), ("op", 1.0)]
 
 
+def test_a_sign_of_life_is_no_progress(lane: Lane) -> None:
+    assert lane.run("op", "pipes.alive()") == {"ok": True, "result": {"op": "op"}}
+    assert lane.progress == []
+
+
 def test_cancelling_ends_the_whole_process_group(lane: Lane, tmp_path: Path) -> None:
     """Also what the operation has started itself, such as a package manager."""
     pids = tmp_path / "pids"
@@ -290,6 +295,39 @@ def test_a_worker_dies_with_its_resident(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(30) == -signal.SIGKILL
     process.stdout.close()
+
+
+HOURS_APART = """
+import itertools, time
+hours = itertools.count(0.0, 3600.0)
+time.monotonic = lambda: next(hours)
+"""
+"""Whenever somebody looks, an hour has gone by."""
+
+
+@pytest.mark.parametrize(("op", "alive"), [("discard", True), ("refresh", False)])
+def test_an_operation_of_many_steps_tells_that_it_lives(tmp_path: Path, op: str, alive: bool) -> None:
+    """One that installs: it may lawfully take longer than a worker may be silent. Strangers' documents may not."""
+    (tmp_path / "state/cache").mkdir(parents=True)
+    (tmp_path / "agent.toml").write_text('device = "d"\nfleet = "f"\nclass = "any"\nstate_dir = "state"\n')
+    (tmp_path / "sitecustomize.py").write_text(HOURS_APART)
+    request = {"op": op, "args": {"package": "p", "slot": None}, "config": str(tmp_path / "agent.toml")}
+    with subprocess.Popen(
+        (sys.executable, "-P", "-m", "device_agent.worker"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        start_new_session=True,
+    ) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        lines = [json.loads(process.stdout.readline())]
+        while "alive" in lines[-1]:
+            lines.append(json.loads(process.stdout.readline()))
+        assert process.wait(30) == 0
+    assert lines[-1]["ok"] is alive
+    assert (len(lines) > 1) is alive
 
 
 LEFT_RUNNING = """

@@ -3,7 +3,9 @@ owner decides by `allowed_hosts` what a manifest may make the device connect to.
 
 1. Only http and https, without names or passwords in the address.
 2. A host must be listed, or `*` must be, which stands for every host with public addresses only.
-3. What counts is the address that is connected to: a name is resolved once, and exactly what was checked is used.
+3. What counts is the address that is connected to: a name is resolved once, and exactly what was checked is used. What
+   DNS says of a name is the network's word, as any captive portal has it: where that is not public no connection is
+   made, but nobody is blamed. Who writes an address that is not public, or `localhost`, is.
 4. Every redirect is checked like the first address; none leads from https to http.
 """
 
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from fleet_protocol.errors import ProtocolError, TransportError
+from fleet_protocol.errors import FleetError, ProtocolError, TransportError
 from fleet_protocol.ids import shown
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -72,7 +74,7 @@ class AddressPolicy:
     def resolve(self, host: str, port: int) -> list[str]:
         """The addresses to connect to: all of them, if all of them are allowed (rule 3).
 
-        Raises ProtocolError `url`, or TransportError `unreachable` where the name does not resolve.
+        Raises ProtocolError `url`, or TransportError `unreachable` where the name does not resolve to what is allowed.
         """
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -82,7 +84,7 @@ class AddressPolicy:
         if not self._listed(host):
             for address in addresses:
                 if not is_public(address):
-                    raise ProtocolError("url", f"{host} is at {address}, which is not public, and is not listed")
+                    raise _private(host, address)
         return addresses
 
     def _listed(self, host: str) -> bool:
@@ -96,6 +98,26 @@ def is_public(text: str) -> bool:
     except ValueError:
         return False
     return all(part.is_global and not part.is_multicast and not part.is_reserved for part in _meanings(address))
+
+
+def _private(host: str, address: str) -> FleetError:
+    """Rule 3."""
+    detail = f"{host} is at {address}, which is not public, and is not listed"
+    return ProtocolError("url", detail) if _says_where(host) else TransportError("unreachable", detail)
+
+
+def _says_where(host: str) -> bool:
+    """Whether no name server has a say: an address, however it is spelt, or a name of this device (RFC 6761, 6.3)."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        if ":" in host:
+            socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        else:
+            socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
 
 
 def _meanings(address: _IPAddress) -> list[_IPAddress]:

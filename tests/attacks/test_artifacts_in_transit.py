@@ -1,8 +1,10 @@
 """Attacks B1 to B5 and B15, and A23: what a mirror or the network may do to an artifact."""
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from fleet_protocol.errors import ProtocolError
 from tests.fakes.artifacts import END, Artifact, member, tar, zst
 from tests.fakes.attack_scene import GOOD, AttackScene, attack_scene
 from tests.fakes.http_server import Served
+from tests.fakes.install_shell import deployment
 
 DATA = GOOD[2].data
 
@@ -136,6 +139,32 @@ def test_b15_one_bad_mirror(scene: AttackScene) -> None:
     scene.install(scene.release(2, scene.target(2, urls=[*bad, good])))
     assert scene.shell.outcomes[-1] == ("d-2", "committed", None)
     assert scene.shell.attacks == []
+
+
+def _portal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that calls every name itself; the one part that can not be real here."""
+    real = socket.getaddrinfo
+
+    def lead(host: str, *rest: Any, **how: Any) -> Any:
+        return real("192.168.1.1" if host == "mirror.example" else host, *rest, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lead)
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["another source", "no other source"])
+def test_b15_the_name_server_of_a_captive_portal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool) -> None:
+    """It is nobody's attack and spends no attempt."""
+    _portal(monkeypatch)
+    with attack_scene(tmp_path, allowed_hosts=["*", "127.0.0.1"]) as scene:
+        urls = ["https://mirror.example/2", *([scene.server.serve(DATA, "/2")] if others else [])]
+        scene.shell.publish(deployment("d-2", scene.release(2, scene.target(2, urls=urls))))
+        scene.shell.carry_on()
+        if others:
+            scene.shell.settle()
+            assert scene.shell.outcomes[-1] == ("d-2", "committed", None)
+        else:
+            assert (scene.shell.record.stage, scene.shell.record.failures) == ("downloading", {})
+        assert scene.shell.attacks == []
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,24 @@ def test_public_addresses_are(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "017700000001", "127.1", "::1", "169.254.169.254"]
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "a.localhost",
+        "2130706433",
+        "0x7f.1",
+        "017700000001",
+        "127.1",
+        "::1",
+        "::ffff:10.0.0.1",
+        "169.254.169.254",
+    ],
 )
-def test_private_addresses_must_be_named(host: str) -> None:
-    """Rule 2: `*` does not stand for them, however they are spelt."""
+def test_private_addresses_must_be_named(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 2: `*` does not stand for them, however they are spelt; nor for what every device calls itself."""
+    if host == "a.localhost":  # few resolvers know it
+        monkeypatch.setattr(socket, "getaddrinfo", _answers("127.0.0.1"))
     with pytest.raises(ProtocolError) as caught:
         ANY.resolve(host, 80)
     assert caught.value.code == "url"
@@ -125,10 +139,20 @@ def _answers(*addresses: str) -> Any:
 def test_one_private_answer_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 3: DNS rebinding. The resolver is the one thing that can not be real here."""
     monkeypatch.setattr(socket, "getaddrinfo", _answers("1.1.1.1", "127.0.0.1"))
-    with pytest.raises(ProtocolError):
+    with pytest.raises(TransportError):
         ANY.resolve("rebind.example", 80)
     monkeypatch.setattr(socket, "getaddrinfo", _answers("1.1.1.1", "1.1.1.1", "1.0.0.1"))
     assert ANY.resolve("fine.example", 80) == ["1.1.1.1", "1.0.0.1"]
+
+
+@pytest.mark.parametrize("host", ["mirror.example", "localhost.example", "notlocalhost", "127.example", "dead.beef"])
+def test_what_a_captive_portal_says_of_a_name_is_nobodys_attack(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 3: nothing is connected to, and it is tried again when another network is there."""
+    monkeypatch.setattr(socket, "getaddrinfo", _answers("192.168.1.1"))
+    with pytest.raises(TransportError) as caught:
+        ANY.resolve(host, 80)
+    assert caught.value.code == "unreachable"
+    assert AddressPolicy(("*", host)).resolve(host, 80) == ["192.168.1.1"]
 
 
 def test_a_name_that_does_not_resolve_is_nobodys_attack() -> None:

@@ -9,6 +9,8 @@
 3. New trust documents, and every new connection, are a reason to look again at what is obeyed now. Looking again waits
    for one document at the most, and a manifest stands in for it only if it was good.
 4. A worker that dies three times over one document does so because of it.
+5. The spool only spares work: where the last run's document can not be read there it counts as none, and what is obeyed
+   comes again from the broker.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,10 +74,17 @@ class DocumentDesk:
         """Rule 3: whether to look again, and whether a document went before it already."""
         self._stood_in = False
         self._doubted: bytes | None = None
+        self._unfiled: set[TopicType] = set()
+        """Rule 5: kinds of which the spool does not have what is obeyed."""
 
     def remember(self, topic: str, kind: TopicType) -> None:
         """Take the accepted document from the last run as judged, so that its redelivery is a no-op."""
-        payload = self._spool.accepted(kind)
+        try:
+            payload = self._spool.accepted(kind)
+        except (OSError, FleetError) as error:  # rule 5
+            self._log.warning("spool", f"the accepted {kind.name} can not be read: {error}")
+            self._unfiled.add(kind)
+            return
         if payload is not None:
             self._intake.judged(digest_of(topic, payload), good=True)
 
@@ -160,7 +169,8 @@ class DocumentDesk:
     def _verify_again(self) -> None:
         """Rule 3: what is obeyed now, under the trust documents of now."""
         self._look_again = self._passed_over = False
-        group, path = self._hearers.group(), self._spool.accepted_path(topics.MANIFEST)
+        filed = topics.MANIFEST not in self._unfiled
+        group, path = self._hearers.group(), self._spool.accepted_path(topics.MANIFEST) if filed else None
         if group is None or path is None:
             self._lane.add("refresh", {}, self._conclude_again)
         else:
@@ -193,6 +203,7 @@ class DocumentDesk:
             self._hearers.command(result)
         elif self._hearers.event(self._event(waiting.kind, result)):
             self._spool.accept(waiting.kind)
+            self._unfiled.discard(waiting.kind)
             self._settle(waiting, None, "obeyed")
         else:
             self._wait_on(waiting, "io", "the journal could not be written")

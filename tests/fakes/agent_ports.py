@@ -1,5 +1,6 @@
 """The outside world of the agent's loop, in memory."""
 
+import errno
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ class FakeSpool:
     def __init__(self) -> None:
         self.waiting: dict[str, bytes] = {}
         self.kept: dict[str, bytes] = {}
+        self.broken: set[str] = set()
+        """Calls that the disk refuses."""
 
     def put(self, kind: TopicType, payload: bytes) -> Path:
         self.waiting[kind.name] = payload
@@ -100,10 +103,15 @@ class FakeSpool:
         self.kept.pop(kind.name, None)
 
     def accepted(self, kind: TopicType) -> bytes | None:
+        self._refuse("accepted")
         return self.kept.get(kind.name)
 
     def accepted_path(self, kind: TopicType) -> Path | None:
         return Path("/spool/accepted") if kind.name in self.kept else None
+
+    def _refuse(self, call: str) -> None:
+        if call in self.broken:
+            raise OSError(errno.EIO, "Input/output error")
 
 
 @dataclass

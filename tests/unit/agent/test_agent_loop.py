@@ -317,6 +317,15 @@ def test_a_restart_goes_on_where_it_was(world: World) -> None:
     assert world.state["stage"] == "downloading"
 
 
+def test_a_spool_that_can_not_be_read_keeps_no_agent_from_starting(world: World) -> None:
+    world.assign()
+    world.obey(1, _deployment())
+    world.spool.broken = {"accepted"}
+    world.boot()
+    assert world.agent.record.stage == "downloading"
+    assert world.documents.orders[0].op == "assignment", "what the broker holds is judged again"
+
+
 def test_an_offline_start_acts_on_what_it_knew(world: World) -> None:
     world.assign()
     world.obey(1, _deployment())

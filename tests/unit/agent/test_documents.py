@@ -1,5 +1,6 @@
 """The desk where documents are judged: one worker at a time, tokens for strangers, backoff for the network."""
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,10 @@ from device_agent.documents import DocumentDesk, Hearers
 from device_agent.inbox import Inbox
 from device_agent.intake import Intake
 from device_agent.lane import Lane
+from device_agent.log import Log
+from fleet_protocol import topics
 from fleet_protocol.topics import Topics
-from tests.fakes.agent_ports import FakeClock, FakeSpool, FakeWorker, quiet_log
+from tests.fakes.agent_ports import FakeClock, FakeSpool, FakeWorker
 
 MANIFEST = "fleet/v1/groups/line-1/manifest"
 ASSIGNMENT = "fleet/v1/devices/node-1/assignment"
@@ -26,7 +29,7 @@ PLAN = Plan(group="line-1", sequence=7, digest="0" * 64, root=1, expires_s=9e9, 
 class World:
     def __init__(self) -> None:
         self.clock, self.spool, self.worker, self.inbox = FakeClock(), FakeSpool(), FakeWorker(), Inbox()
-        self.intake = Intake(Topics(), lambda: None)
+        self.intake, self.log = Intake(Topics(), lambda: None), io.StringIO()
         self.events: list[Event] = []
         self.commands: list[Mapping[str, Any]] = []
         self.group: str | None = "line-1"
@@ -38,7 +41,7 @@ class World:
             self.spool,
             hearers,
             clock=self.clock,  # type: ignore[arg-type]
-            log=quiet_log(),
+            log=Log(self.log),
             retry_most_s=900.0,
         )
 
@@ -65,6 +68,11 @@ class World:
         self.settle()
 
     @property
+    def warnings(self) -> list[str]:
+        """Codes of the warnings in the log."""
+        return [line.split()[2].rstrip(":") for line in self.log.getvalue().splitlines() if " WARNING " in line]
+
+    @property
     def refusals(self) -> list[str]:
         return [event.code for event in self.events if isinstance(event, Refused)]
 
@@ -87,11 +95,23 @@ def test_a_good_manifest_is_obeyed_and_its_redelivery_is_a_no_op(world: World) -
 
 def test_an_accepted_document_of_the_last_run_is_a_no_op(world: World) -> None:
     world.spool.kept["manifest"] = b"m1"
-    from fleet_protocol import topics
-
     world.desk.remember(MANIFEST, topics.MANIFEST)
     world.offer(MANIFEST, b"m1")
     assert not world.worker.orders
+
+
+def test_rule_5_an_accepted_document_that_can_not_be_read_is_none(world: World) -> None:
+    """It comes again; until then the file is not looked at, nor shown to a worker."""
+    world.spool.kept["manifest"] = b"m1"
+    world.spool.broken = {"accepted"}
+    world.desk.remember(MANIFEST, topics.MANIFEST)
+    assert world.warnings == ["spool"]
+    world.offer(TIMESTAMP, b"t1")
+    world.answer("refresh", {"root": 1})
+    world.offer(MANIFEST, b"m1")
+    world.answer("manifest", to_json(PLAN))
+    world.offer(TIMESTAMP, b"t2")
+    assert world.worker.orders[0].args["path"] == "/spool/accepted"
 
 
 def test_an_assignment_and_a_command(world: World) -> None:

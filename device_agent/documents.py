@@ -9,8 +9,8 @@
 3. New trust documents, and every new connection, are a reason to look again at what is obeyed now. Looking again waits
    for one document at the most, and a manifest stands in for it only if it was good.
 4. A worker that dies three times over one document does so because of it.
-5. The spool only spares work: where the last run's document can not be read there it counts as none, and what is obeyed
-   comes again from the broker.
+5. The spool only spares work. A verdict stands where its file can not be moved; a document that can not be read there
+   counts as none, and comes again from the broker.
 """
 
 from collections.abc import Callable, Mapping
@@ -95,7 +95,8 @@ class DocumentDesk:
 
     def regrouped(self) -> None:
         """Another group's manifest is another document."""
-        self._spool.forget(topics.MANIFEST)
+        if not self._filed("forget", self._spool.forget, topics.MANIFEST):
+            self._unfiled.add(topics.MANIFEST)
         self._intake.look_again(at_all=True)
 
     def hand_in(self, topic: str, payload: bytes, judged: Judged) -> None:
@@ -202,11 +203,22 @@ class DocumentDesk:
             self._settle(waiting, None, "")
             self._hearers.command(result)
         elif self._hearers.event(self._event(waiting.kind, result)):
-            self._spool.accept(waiting.kind)
-            self._unfiled.discard(waiting.kind)
+            if self._filed("keep", self._spool.accept, waiting.kind):
+                self._unfiled.discard(waiting.kind)
+            else:
+                self._unfiled.add(waiting.kind)
             self._settle(waiting, None, "obeyed")
         else:
             self._wait_on(waiting, "io", "the journal could not be written")
+
+    def _filed(self, what: str, move: Callable[[TopicType], None], kind: TopicType) -> bool:
+        """Rule 5: whether the spool could follow."""
+        try:
+            move(kind)
+        except (OSError, FleetError) as error:
+            self._log.warning("spool", f"can not {what} the {kind.name}: {error}")
+            return False
+        return True
 
     def _event(self, kind: TopicType, result: Mapping[str, Any]) -> Event:
         if kind is topics.ASSIGNMENT:
@@ -216,7 +228,7 @@ class DocumentDesk:
     def _refuse(self, waiting: Waiting, code: str, detail: str) -> None:
         self._log.warning(code, f"refused {waiting.topic}: {detail}")
         self._pauses.pop(waiting.kind, None)
-        self._spool.refuse(waiting.kind)
+        self._filed("drop", self._spool.refuse, waiting.kind)
         self._settle(waiting, code, detail)
         self._hearers.event(Refused(at=self._clock.moment(), code=code))
 

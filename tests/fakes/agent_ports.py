@@ -94,12 +94,15 @@ class FakeSpool:
         return Path("/spool") / kind.name
 
     def accept(self, kind: TopicType) -> None:
+        self._refuse("accept")
         self.kept[kind.name] = self.waiting.pop(kind.name)
 
     def refuse(self, kind: TopicType) -> None:
+        self._refuse("refuse")
         self.waiting.pop(kind.name, None)
 
     def forget(self, kind: TopicType) -> None:
+        self._refuse("forget")
         self.kept.pop(kind.name, None)
 
     def accepted(self, kind: TopicType) -> bytes | None:

@@ -114,6 +114,38 @@ def test_rule_5_an_accepted_document_that_can_not_be_read_is_none(world: World) 
     assert world.worker.orders[0].args["path"] == "/spool/accepted"
 
 
+def test_rule_5_a_verdict_stands_without_its_file(world: World) -> None:
+    """A disk that became read-only between verifying and answering ends no agent."""
+    world.spool.broken = {"accept", "refuse", "forget"}
+    world.offer(MANIFEST, b"good")
+    world.answer("manifest", to_json(PLAN))
+    world.offer(MANIFEST, b"bad")
+    world.refuse("manifest", "signature")
+    assert [type(event) for event in world.events] == [Accepted, Refused]
+    assert world.warnings.count("spool") == 2
+    for payload in (b"good", b"bad"):
+        world.offer(MANIFEST, payload)
+        assert not world.worker.orders
+    world.desk.regrouped()
+    world.offer(MANIFEST, b"good")
+    assert world.worker.orders
+
+
+@pytest.mark.parametrize("how", ["accept", "forget"])
+def test_rule_5_what_is_not_obeyed_any_more_is_not_verified_again(world: World, how: str) -> None:
+    """An old file would be refused as a replay, or as another group's, and nobody has sent it."""
+    world.offer(MANIFEST, b"m1")
+    world.answer("manifest", to_json(PLAN))
+    world.spool.broken = {how}
+    if how == "forget":
+        world.desk.regrouped()
+    else:
+        world.offer(MANIFEST, b"m2")
+        world.answer("manifest", to_json(PLAN))
+    world.offer(TIMESTAMP, b"t")
+    assert [order.op for order in world.worker.orders] == ["refresh"]
+
+
 def test_an_assignment_and_a_command(world: World) -> None:
     world.offer(COMMAND, b"c1")
     world.intake.offer(ASSIGNMENT, b"a1")

@@ -23,7 +23,10 @@ REPORT_TYPE: Final = "application/vnd.fairlead.report.v1+json"
 
 
 class Reporter:
-    """Used by the loop only. What is not signed yet is in the record too, so nothing is lost with this process."""
+    """Used by the loop only. What is not signed yet is in the record too, so nothing is lost with this process.
+
+    What the record drops is not signed either: past `core.reports.PENDING` the oldest without an outcome goes first.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,8 @@ class Reporter:
 
     def tend(self, record: Record) -> None:
         """Have the oldest signed, unless one is being signed or a backoff runs."""
+        kept = {pending.counter for pending in record.pending}
+        self._line = deque(pending for pending in self._line if pending.counter in kept)
         if not self._line or self._signing or self._clock.mono_s() < self._until_s:
             return
         self._signing = True
@@ -69,7 +74,7 @@ class Reporter:
             self._back_off("{}: {}".format(*fault(answer)))
         elif self._pump.put(pending.counter, str(answer["result"]["envelope"]).encode()):
             self._failures = 0
-            self._line.popleft()
+            self._line = deque(one for one in self._line if one is not pending)
             self._queued(pending.counter)
         else:
             self._back_off("the outbox could not be written")

@@ -11,6 +11,7 @@ from device_agent.announcer import PROGRESS_S, Announcer
 from device_agent.commands import CommandDesk
 from device_agent.core.events import Commanded
 from device_agent.core.record import PendingReport, Record
+from device_agent.core.reports import PENDING, report
 from device_agent.inbox import Inbox
 from device_agent.lane import Lane
 from device_agent.outbox_pump import OutboxPump
@@ -138,6 +139,7 @@ class Reports:
     def __init__(self) -> None:
         self.link, self.clock, self.worker = NotingLink(), FakeClock(), FakeWorker()
         self.outbox, self.inbox, self.queued = FakeOutbox(), Inbox(), list[int]()
+        self.record = Record(attacks={"parse": 1}, why="held")
         clock: Any = self.clock
         self.pump = OutboxPump("report", self.outbox, self.link, self.inbox, quiet_log())
         lane = Lane(self.worker, self.inbox)
@@ -146,12 +148,14 @@ class Reports:
         )
 
     def add(self, counter: int) -> None:
-        self.reporter.add(PendingReport(counter=counter, wall_s=1_763_900_000.0, attempt=None, attack="parse"))
+        pending = PendingReport(counter=counter, wall_s=1_763_900_000.0, attempt=None, attack="parse")
+        self.record = replace(self.record, pending=(*self.record.pending, pending))
+        self.reporter.add(pending)
 
     def turn(self) -> None:
         while (happening := self.inbox.take(0.0)) is not None:
             happening()
-        self.reporter.tend(Record(attacks={"parse": 1}, why="held"))
+        self.reporter.tend(self.record)
         self.pump.tend()
 
 
@@ -209,6 +213,22 @@ def test_signing_that_fails_is_tried_again_later() -> None:
     reports.clock.now_s = wake_s
     reports.turn()
     assert reports.worker.orders
+
+
+def test_what_the_record_drops_is_not_signed() -> None:
+    """A key that can not sign for weeks costs no more memory than the record."""
+    reports = Reports()
+    for _ in range(3 * PENDING):
+        reports.record, effects = report(reports.record, reports.clock.moment(), attack="parse")
+        for effect in effects:
+            reports.reporter.add(effect.report)  # type: ignore[union-attr]
+        reports.turn()
+    waiting = [pending.counter for pending in reports.record.pending]
+    assert len(waiting) == PENDING
+    while reports.worker.orders:
+        reports.worker.answer("sign", {"envelope": "{}"})
+        reports.turn()
+    assert reports.queued == [1, *waiting], "the first was being signed"
 
 
 def test_the_report_type_is_the_protocols() -> None:

@@ -54,23 +54,28 @@ class ServiceDir:
 
         Released by closing only: a launcher that inherited the descriptor holds the lock until it is the service.
         """
+        with self._lock() as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+
+    @contextmanager
+    def locked_at_once(self) -> Iterator[int | None]:
+        """The same without waiting: None where another process acts on this service at this moment."""
+        with self._lock() as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+            else:
+                yield descriptor
+
+    @contextmanager
+    def _lock(self) -> Iterator[int]:
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         finally:
             os.close(descriptor)
-
-    def is_busy(self) -> bool:
-        """Whether another process acts on this service at this moment."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     def wanted(self) -> Wanted | None:
         """None where this service is not one. Raises InstallError `io` for a file that is not ours."""

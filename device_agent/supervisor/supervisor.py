@@ -75,22 +75,20 @@ class Supervisor:
     def restart(self, service: str) -> bool | None:
         """Start a service that ended by itself, and count it; a device that was off is not counted.
 
-        True once it was started, False where it runs or should not, None where another process acts on it now.
+        True once it was started, False where it runs or should not, None where another process acts on it now: a stop
+        may take minutes, and who restarts one service has others to look after.
         """
         directory = self.directory(service)
-        with storing(f"restarting {service}"):
-            if directory.is_busy():
-                return None
-            return self._restart(directory)
+        with storing(f"restarting {service}"), directory.locked_at_once() as lock:
+            return None if lock is None else self._restart(directory, lock)
 
-    def _restart(self, directory: ServiceDir) -> bool:
-        with directory.locked() as lock:
-            wanted, started = directory.wanted(), directory.started()
-            if wanted is None or not wanted.up or _alive(started) is not None:
-                return False
-            self._clear(directory, started)
-            spawn(directory, lock, _restarts(wanted, directory.started(), ended=_died(started)))
-            return True
+    def _restart(self, directory: ServiceDir, lock: int) -> bool:
+        wanted, started = directory.wanted(), directory.started()
+        if wanted is None or not wanted.up or _alive(started) is not None:
+            return False
+        self._clear(directory, started)
+        spawn(directory, lock, _restarts(wanted, directory.started(), ended=_died(started)))
+        return True
 
     def status(self, service: str) -> ServiceStatus:
         """How the service is now. Raises PolicyError `unknown-service` for one that there is not."""

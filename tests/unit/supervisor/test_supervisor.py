@@ -1,5 +1,6 @@
 """The supervisor by its rules (device_agent/supervisor/supervisor.py), with real processes."""
 
+import fcntl
 import json
 import os
 import signal
@@ -278,6 +279,18 @@ def test_a_busy_service_is_left_to_whoever_acts_on_it(supervisor: Supervisor) ->
     supervisor.start("web", spec())
     with supervisor.directory("web").locked():
         assert supervisor.restart("web") is None
+
+
+def test_a_restart_waits_for_nobody(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 1: whoever takes the lock in the same instant may hold it for as long as a service takes to stop."""
+    supervisor.start("web", spec())
+    calls: list[int] = []
+    real = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda lock, how: (calls.append(how), real(lock, how)))
+    os.kill(supervisor.status("web").pid or 0, signal.SIGKILL)
+    until(lambda: not supervisor.status("web").running)
+    assert supervisor.restart("web") is True
+    assert calls == [fcntl.LOCK_EX | fcntl.LOCK_NB]
 
 
 def test_the_specification_survives_json() -> None:

@@ -1,8 +1,10 @@
-"""The device's wall clock, never before the newest time that a verified document told.
+"""The device's wall clock, never before the newest time that a verified document told, and what has passed since.
 
-Many devices start in 1970 until a time service is reached. The floor file is the trust path's; only its time is read
-here, without the keys that it depends on, and only ever to be late rather than early: whether a document has expired
-is judged by the worker. The file may be the worker user's, and is read as a stranger's.
+Many devices start in 1970 until a time service is reached, some for good. Time goes on for them all the same: what is
+to begin at a moment begins, if late, and nothing waits for a moment that never comes nearer. The floor file is the
+trust path's; only its time is read here, without the keys that it depends on, and only ever to be late rather than
+early: whether a document has expired is judged by the worker. The file may be the worker user's, and is read as a
+stranger's.
 """
 
 import time
@@ -26,22 +28,28 @@ class TrustedClock(Clock):
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / _FLOORS
         self._read_ns = -1
-        self._floor_s = 0.0
+        self._told_s, self._since_s = 0.0, self.mono_s()
 
     def wall_s(self) -> float:
         """Epoch seconds."""
         return max(time.time(), self._floor())
 
     def _floor(self) -> float:
+        self._look()
+        return min(self._told_s + self.mono_s() - self._since_s, _LATEST_S)
+
+    def _look(self) -> None:
+        """Take what the file tells, where it has changed; without a readable one nothing is installed anyway."""
         try:
             changed_ns = self._path.stat(follow_symlinks=False).st_mtime_ns
             if changed_ns != self._read_ns:
                 data = read_plain(self._path, _SIZE)
                 self._read_ns = changed_ns
-                self._floor_s = _time_in(data)
+                told_s = _time_in(data)
+                if told_s != self._told_s:
+                    self._told_s, self._since_s = told_s, self.mono_s()
         except (OSError, ProtocolError, KeyError, TypeError, ValueError):
-            return self._floor_s  # without a readable floor file nothing is installed anyway
-        return self._floor_s
+            return
 
 
 def _time_in(data: bytes) -> float:

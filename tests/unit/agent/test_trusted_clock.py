@@ -11,8 +11,17 @@ from device_agent.adapters.trusted_clock import TrustedClock
 from device_agent.trust.floors import Floors, encode
 
 
+class StoppableClock(TrustedClock):
+    """Its monotonic time passes when it is told to."""
+
+    now_s = 1_000.0
+
+    def mono_s(self) -> float:
+        return self.now_s
+
+
 def test_the_later_of_clock_and_floor(tmp_path: Path) -> None:
-    clock = TrustedClock(tmp_path)
+    clock = StoppableClock(tmp_path)
     assert abs(clock.wall_s() - time.time()) < 5
     path = tmp_path / "trust" / "floors.json"
     path.parent.mkdir()
@@ -29,6 +38,28 @@ def test_the_later_of_clock_and_floor(tmp_path: Path) -> None:
     assert clock.wall_s() == ahead
     path.unlink()
     assert clock.wall_s() == ahead
+
+
+def test_time_goes_on_where_nobody_sets_the_clock(tmp_path: Path) -> None:
+    """A floor far ahead is what a clock in 1970 looks like. Each new time that is told is a new start."""
+    clock, ahead = StoppableClock(tmp_path), int(time.time()) + 1_000_000
+    path = tmp_path / "trust" / "floors.json"
+    path.parent.mkdir()
+    for mtime, (told_s, passes_s, wall_s) in enumerate(
+        [
+            (ahead, 0.0, ahead),
+            (ahead, 90.5, ahead + 90.5),
+            (ahead, 10.0, ahead + 100.5),
+            (ahead + 60, 1.0, ahead + 61),
+            (ahead - 50, 0.0, ahead - 50),
+            (253_402_300_799, 5.0, 253_402_300_799),
+        ]
+    ):
+        path.write_bytes(encode(Floors(anchor="0" * 64, time_s=told_s)))
+        os.utime(path, ns=(mtime, mtime))
+        clock.wall_s()
+        clock.now_s += passes_s
+        assert clock.wall_s() == wall_s
 
 
 def _linked(path: Path) -> None:

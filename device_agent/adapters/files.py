@@ -90,7 +90,7 @@ def _open_temporary(path: Path, mode: int) -> int:
 
 
 def read_optional(path: Path, most: int) -> bytes | None:
-    """The file's bytes, or None where there is none. Raises OSError for one over `most` bytes.
+    """The file's bytes, or None where there is none. Raises OSError EOVERFLOW for one over `most` bytes.
 
     What is no regular file is OSError EINVAL: a pipe or a device could keep the reader for ever. No more is asked for
     at once than the file seems to have: /proc refuses a read that is too large for the kernel.
@@ -108,7 +108,7 @@ def read_optional(path: Path, most: int) -> bytes | None:
         while len(data) <= most and (more := source.read(min(_PAGE, most + 1 - len(data)))):
             data += more
     if len(data) > most:
-        raise OSError(errno.EFBIG, "file is larger than it can be", str(path))
+        raise OSError(errno.EOVERFLOW, "file is larger than it can be", str(path))
     return data
 
 

@@ -50,7 +50,7 @@ def read_plain(path: Path, most: int) -> bytes:
     with os.fdopen(open_plain(path), "rb") as source:
         data = source.read(most + 1)
     if len(data) > most:
-        raise OSError(errno.EFBIG, "file is larger than it can be", str(path))
+        raise OSError(errno.EOVERFLOW, "file is larger than it can be", str(path))
     return data
 
 

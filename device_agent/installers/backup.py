@@ -19,7 +19,8 @@ from device_agent.installers.crash import crash_point
 from device_agent.installers.system_files import SystemFiles
 from fleet_protocol.errors import InstallError
 
-_LIST_MOST: Final = 256 * 1024
+_LIST_MOST: Final = 32 * 1024 * 1024
+"""What is written can be read again: a list is refused before it is longer, while nothing has changed yet."""
 _FILE_MOST: Final = 256 * 1024 * 1024
 _LIST: Final = "kept.json"
 
@@ -37,7 +38,10 @@ class Backup:
         return facts if isinstance(facts, dict) else None
 
     def note(self, facts: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write down how things were, durably, unless that was done before; returns what stands there now."""
+        """Write down how things were, durably, unless that was done before; returns what stands there now.
+
+        Raises InstallError `unsupported` where that is more than can be kept.
+        """
         kept = self._read()
         if not isinstance(kept.get("facts"), dict):
             self._write(kept | {"facts": dict(facts)})
@@ -47,7 +51,10 @@ class Backup:
         return found
 
     def keep(self, *paths: str) -> None:
-        """Rules 1 and 2: the paths may be changed from now on. Raises InstallError `occupied` for a directory."""
+        """Rules 1 and 2: the paths may be changed from now on.
+
+        Raises InstallError `occupied` for a directory, `unsupported` for more paths than can be kept.
+        """
         kept = self._read()
         files = dict(kept.get("files", {}))
         fresh = [path for path in dict.fromkeys(paths) if path not in files]
@@ -126,5 +133,8 @@ class Backup:
         return value if isinstance(value, dict) else {}
 
     def _write(self, kept: Mapping[str, Any]) -> None:
+        data = json.dumps(kept).encode()
+        if len(data) > _LIST_MOST:
+            raise InstallError("unsupported", f"the list of what must be kept has {len(data)} bytes, more than can be")
         make_dir(self._place)
-        write_atomic(self._place / _LIST, json.dumps(kept).encode())
+        write_atomic(self._place / _LIST, data)

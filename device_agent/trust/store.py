@@ -161,7 +161,7 @@ def _load(directory: Path) -> Floors:
     try:
         data = read_optional(directory / _FLOORS, FILE_SIZE)
     except OSError as error:
-        if error.errno not in (errno.EFBIG, errno.EINVAL):
+        if error.errno not in (errno.EOVERFLOW, errno.EINVAL):
             raise
         data = b""
     if data is None:

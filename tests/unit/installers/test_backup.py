@@ -2,10 +2,12 @@
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from device_agent.installers import backup as backup_module
 from device_agent.installers.backup import Backup
 from device_agent.installers.system_files import SystemFiles
 from fleet_protocol.errors import InstallError
@@ -84,6 +86,28 @@ def test_a_directory_is_not_kept(backup: Backup) -> None:
     with pytest.raises(InstallError) as caught:
         backup.keep("/etc")
     assert caught.value.code == "occupied"
+
+
+def test_a_long_list_is_read_again(backup: Backup, system: Path) -> None:
+    """A package may have thousands of configuration files: here it is the links' texts that are long."""
+    paths = [f"/etc/link{number}" for number in range(100)]
+    for path in paths:
+        (system / path[1:]).symlink_to("x" * 4_000)
+    backup.keep(*paths)
+    (system / paths[0][1:]).unlink()
+    backup.restore()
+    assert backup.paths == tuple(paths)
+    assert (system / paths[0][1:]).is_symlink()
+
+
+def test_a_list_that_could_not_be_read_again_is_not_written(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup.keep("/etc/conf")
+    monkeypatch.setattr(backup_module, "_LIST_MOST", 300)
+    for too_much in (partial(backup.keep, "/etc/" + "x" * 250), partial(backup.note, {"packages": "x" * 300})):
+        with pytest.raises(InstallError) as caught:
+            too_much()
+        assert caught.value.code == "unsupported"
+    assert (backup.facts, backup.paths) == (None, ("/etc/conf",))
 
 
 @pytest.mark.parametrize("path", ["etc/conf", "/etc/../conf", "//etc/conf", "/etc/./conf", "/", "", "/etc/"])

@@ -77,6 +77,9 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
     assert read_optional(path, 3) == b"abc"
     with pytest.raises(OSError, match="larger"):
         read_optional(path, 2)
+    with pytest.raises(InstallError) as caught, storing("reading"):
+        read_optional(path, 2)
+    assert caught.value.code == "io", "more room on the disk would not help"
 
 
 def test_a_high_bound_is_not_asked_for_at_once() -> None:

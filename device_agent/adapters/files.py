@@ -2,7 +2,8 @@
 
 1. A file is replaced by write, fsync, rename, fsync of the directory: a cut leaves the old or the new bytes.
 2. A symbolic link is replaced by rename, never removed first.
-3. Everything here may run twice; what is gone already is no error.
+3. Everything here may run twice; what is gone already is no error. Whoever was killed may have come as far as the
+   change and not to its fsync: the next call makes that certain before it returns.
 """
 
 import errno
@@ -20,6 +21,8 @@ from fleet_protocol.errors import InstallError
 _TEMPORARY: Final = ".new"
 _PAGE: Final = 64 * 1024
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_CHANGED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EROFS, errno.EINVAL})
+"""A directory is gone, another user's, or of a file system that is never written, which may not know fsync."""
 
 
 def storage_error(error: OSError, what: str) -> InstallError:
@@ -47,6 +50,15 @@ def fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync_changed(path: Path) -> None:
+    """Rule 3, for a directory in which there is nothing to change any more."""
+    try:
+        fsync_dir(path)
+    except OSError as error:
+        if error.errno not in _NOT_CHANGED:
+            raise
 
 
 def write_atomic(
@@ -115,6 +127,7 @@ def read_optional(path: Path, most: int) -> bytes | None:
 def make_dir(path: Path, mode: int = 0o700) -> None:
     """The directory and its parents exist, durably."""
     if path.is_dir():
+        fsync_changed(path.parent)
         return
     make_dir(path.parent, mode)
     with suppress(FileExistsError):
@@ -145,16 +158,20 @@ def read_link(link: Path) -> str | None:
 
 def remove(path: Path) -> None:
     """The file or link is gone, durably."""
-    with suppress(FileNotFoundError):
+    try:
         path.unlink()
+    except FileNotFoundError:
+        fsync_changed(path.parent)
+    else:
         fsync_dir(path.parent)
 
 
 def remove_tree(path: Path) -> None:
-    """The directory tree is gone; links in it are removed, never followed. A file at `path` is removed too."""
+    """The directory tree is gone, durably; links in it are removed, never followed. A file at `path` goes too."""
     try:
         status = path.lstat()
     except FileNotFoundError:
+        fsync_changed(path.parent)
         return
     if stat.S_ISDIR(status.st_mode):
         shutil.rmtree(path)

@@ -6,7 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agent.adapters.files import fsync_dir, read_optional, remove, swap_symlink, write_atomic
+from device_agent.adapters.files import (
+    fsync_changed,
+    fsync_dir,
+    read_optional,
+    remove,
+    swap_symlink,
+    write_atomic,
+)
 from fleet_protocol.errors import InstallError
 
 _READ_MOST = 256 * 1024 * 1024
@@ -79,6 +86,7 @@ class SystemFiles:
             return
         place = self.place(path)
         if place.is_dir():
+            fsync_changed(place.parent)
             return
         self.make_dir(path.rpartition("/")[0])
         with suppress(FileExistsError):

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from device_agent.installers.child_output import output_until_end
 from device_agent.installers.port import Verdict
 from device_agent.installers.substitution import substitute
 from fleet_protocol.archive import check_member_name
@@ -92,7 +92,6 @@ def _time_limit(connection: http.client.HTTPConnection, limit_s: float) -> Itera
 def _program(target: str, slot: Path, environment: Mapping[str, str], timeout_s: float) -> Verdict:
     try:
         program = slot / check_member_name(target)
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except ProtocolError:
         return _unhealthy(f"the check {shown(target)} is not a path inside the release")
     try:
@@ -101,59 +100,25 @@ def _program(target: str, slot: Path, environment: Mapping[str, str], timeout_s:
             cwd=slot,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
-            stdout=writing,
-            stderr=writing,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     except OSError as error:
-        os.close(reading)
         return _unhealthy(f"{target}: {error.strerror}")
-    finally:
-        os.close(writing)
     with process:
         try:
-            output = _output_until_end(process.pid, reading, timeout_s)
+            said = output_until_end(process, timeout_s, _OUTPUT_MOST)
         finally:
-            os.close(reading)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    return _verdict(target, process.returncode, output, timeout_s)
+    return _verdict(target, process.returncode, None if said is None else said[0], timeout_s)
 
 
-def _verdict(target: str, status: int, output: bytes | None, timeout_s: float) -> Verdict:
+def _verdict(target: str, status: int, output: bytearray | None, timeout_s: float) -> Verdict:
     if output is None:
         return _unhealthy(f"{target} does not end within {timeout_s} s")
     if status == 0:
         return Verdict(code=None)
     said = output.decode("utf-8", errors="replace").strip()[-200:]
     return _unhealthy(f"{target} ends with status {status}: {said}")
-
-
-def _output_until_end(pid: int, reading: int, timeout_s: float) -> bytes | None:
-    """The end of what the program says until it ends, or None where it does not; what it leaves running is not
-    waited for."""
-    deadline_s, output = time.monotonic() + timeout_s, b""
-    pidfd = os.pidfd_open(pid)
-    try:
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        poller.register(reading, select.POLLIN)
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            ready = dict(poller.poll(left_s * 1000))
-            if reading in ready:
-                data = _read(reading)
-                output = (output + data)[-_OUTPUT_MOST:]
-                if not data:
-                    poller.unregister(reading)
-            if pidfd in ready:
-                return (output + _read(reading))[-_OUTPUT_MOST:]
-    finally:
-        os.close(pidfd)
-    return None
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, _OUTPUT_MOST)
-    except BlockingIOError:
-        return b""

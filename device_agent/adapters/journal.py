@@ -4,10 +4,15 @@
 2. Beside the record stands its SHA-256. A record that does not match, or is of another form, is not read.
 3. A marker is laid down after the first record is durable. From then on a missing record is a lost one: the device
    must not take itself for new, because it would forget what it obeyed and what failed on it (attack A9).
+4. Room for the next record is held by a file that is let go when the disk is full, and held again as soon as it can be.
+   Nothing goes on before the record is written: without that room an agent whose disk others fill would never come to
+   give back what it holds itself. The file says nothing, so that a cut may leave it or not.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,17 +20,19 @@ from tinydb import TinyDB
 from tinydb.storages import Storage
 from tinydb.table import Document
 
-from device_agent.adapters.files import make_dir, read_optional, storing, write_atomic
+from device_agent.adapters.files import make_dir, read_optional, remove, storing, write_atomic
 from device_agent.core.machine import initial
 from device_agent.core.memory import from_memory, to_memory
 from device_agent.core.record import Record
 from fleet_protocol import strict_json
-from fleet_protocol.errors import FleetError, ProtocolError
+from fleet_protocol.errors import FleetError, InstallError, ProtocolError
 
 FORMAT: Final = 1
 SIZE: Final = 16 * 1024 * 1024
 """Bytes that a journal may have; every part of the record is bounded far below."""
 _RECORD_ID: Final = 1
+_ROOM: Final = 64 * 1024
+_PAGE: Final = 4_096
 
 
 class DurableStorage(Storage):
@@ -61,6 +68,7 @@ class TinyJournal:
         """`device` is the id that a fresh record gets."""
         self._directory = state_dir / "journal"
         self._marker = self._directory / "begun"
+        self._room = self._directory / "room"
         self._path = self._directory / "record.json"
         self._device = device
         self._begun = False
@@ -87,6 +95,15 @@ class TinyJournal:
         """
         value = to_memory(record)
         row = {"format": FORMAT, "sha256": _digest(value), "record": value}
+        try:
+            self._write(row)
+        except InstallError as error:
+            if error.code != "no-space" or not self._let_go():
+                raise
+            self._write(row)
+        self._hold()
+
+    def _write(self, row: Mapping[str, Any]) -> None:
         with storing("writing the journal"):
             make_dir(self._directory)
             self._put(row)
@@ -105,6 +122,34 @@ class TinyJournal:
         if not self._begun and not self._marker.exists():
             write_atomic(self._marker, b"a record was saved here\n")
         self._begun = True
+
+    def _let_go(self) -> bool:
+        """Rule 4: whether there was room to let go."""
+        with storing("writing the journal"):
+            held = self._room.exists()
+            remove(self._room)
+        return held
+
+    def _hold(self) -> None:
+        """Rule 4: more than the record has twice, as far as there is so much."""
+        with suppress(OSError):
+            wanted = _ROOM * (1 + 2 * self._path.stat().st_size // _ROOM)
+            descriptor = os.open(self._room, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                _fill_up(descriptor, wanted)
+            finally:
+                os.close(descriptor)
+
+
+def _fill_up(descriptor: int, size: int) -> None:
+    """The file takes `size` bytes of any disk, or what there is: nobody can store these in less."""
+    missing = size - os.fstat(descriptor).st_size
+    if missing > 0:
+        try:
+            while missing > 0:
+                missing -= os.write(descriptor, os.urandom(min(missing, _PAGE)))
+        finally:
+            os.fsync(descriptor)
 
 
 def _copied(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ from typing import Final
 
 from device_agent.adapters.files import write_atomic
 from device_agent.local_request import Request, Response
-from device_agent.log import Log
+from device_agent.log import Log, of_a_file
 from fleet_protocol import limits, strict_json
 from fleet_protocol.errors import PolicyError
 
@@ -64,9 +64,13 @@ class LocalHttp:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
-        """Write `http.port` and `http.token`, and serve until `stop`."""
-        write_atomic(self._state_dir / "http.token", self._token.encode(), durable=False)
-        write_atomic(self._state_dir / "http.port", str(self.port).encode(), durable=False)
+        """Write `http.port` and `http.token`, and serve until `stop`; on a full disk without them."""
+        try:
+            self._unlink()  # what an agent that was killed has left is wrong, and takes their room
+            write_atomic(self._state_dir / "http.token", self._token.encode(), durable=False)
+            write_atomic(self._state_dir / "http.port", str(self.port).encode(), durable=False)
+        except OSError as error:
+            self._log.error("http", f"port and token can not be written: {of_a_file(error)}")
         self._thread.start()
 
     def stop(self) -> None:
@@ -76,6 +80,9 @@ class LocalHttp:
         if self._thread.ident is not None:
             self._thread.join(_REQUEST_S + 1.0)
         self._listener.close()
+        self._unlink()
+
+    def _unlink(self) -> None:
         for name in ("http.port", "http.token"):
             (self._state_dir / name).unlink(missing_ok=True)
 

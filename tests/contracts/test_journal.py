@@ -2,7 +2,9 @@
 
 import errno
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,55 @@ def test_a_full_disk_is_told_and_the_old_record_stays(tmp_path: Path, monkeypatc
     assert journal.load() == TinyJournal(tmp_path).load() == _record(1)
     journal.save(_record(2))
     assert TinyJournal(tmp_path).load() == _record(2)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """1 MiB of the journal's own."""
+    if os.geteuid():
+        pytest.skip("needs root, to mount a small disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def _fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "hog").open("ab", buffering=0) as hog:
+        while hog.write(bytes(4_096)):
+            pass
+
+
+def _grown(number: int, size: int) -> Record:
+    failures = {f"d-{place}": Failure(number=number, code="io", detail="x" * 500) for place in range(size // 500)}
+    return Record(device="node-1", report_counter=number, failures=failures)
+
+
+@pytest.mark.parametrize("size", [0, 20_000, 60_000])
+def test_a_disk_that_others_fill_up_takes_the_next_records(small_disk: Path, size: int) -> None:
+    """Rule 4: whatever is done for want of room must be written down first."""
+    TinyJournal(small_disk).save(_grown(1, size))
+    for number in range(2, 12):
+        _fill(small_disk)
+        TinyJournal(small_disk).save(_grown(number, size + 500 * number))
+        assert TinyJournal(small_disk).load() == _grown(number, size + 500 * number)
+
+
+def test_room_that_others_took_is_held_again_once_there_is_some(small_disk: Path) -> None:
+    """Rule 4."""
+    journal = TinyJournal(small_disk)
+    journal.save(_record(1))
+    (small_disk / "journal/room").unlink()
+    _fill(small_disk)
+    with pytest.raises(InstallError) as failure:
+        journal.save(_record(2))
+    assert failure.value.code == "no-space"
+    (small_disk / "hog").unlink()
+    journal.save(_record(2))
+    _fill(small_disk)
+    journal.save(_record(3))
+    assert TinyJournal(small_disk).load() == _record(3)
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:

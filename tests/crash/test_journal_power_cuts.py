@@ -3,6 +3,7 @@
 This is invariant D13.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -54,6 +55,37 @@ def test_every_power_cut_leaves_the_old_or_the_new_record(tmp_path: Path, monkey
         looked_at += 1
     assert seen == set(range(len(history)))
     assert looked_at > 2 * len(recording.calls)
+
+
+def test_every_power_cut_on_a_full_disk_leaves_the_old_or_the_new_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 4: the room is let go before the record is written, and held again after it."""
+    recording = Recording(tmp_path / "device")
+    recording.root.mkdir()
+    ended = [0]
+    records = _records()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", _full_while((recording.root / "journal/room").exists, os.write))
+        recording.start(patch)
+        journal = TinyJournal(recording.root)
+        for record in records:
+            journal.save(record)
+            ended.append(len(recording.calls))
+    assert [call.name for call in recording.calls if call.path.name == "room"].count("unlink") == len(records) - 1
+    history = [initial(""), *records]
+    for made, place in cuts(recording):
+        done = max(index for index, end in enumerate(ended) if end <= made)
+        assert history.index(TinyJournal(place).load()) in (done, done + 1)
+
+
+def _full_while(there: Callable[[], bool], real: Callable[..., int]) -> Callable[..., int]:
+    def write(descriptor: int, data: bytes) -> int:
+        if there():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data)
+
+    return write
 
 
 def test_a_device_goes_on_from_every_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,9 @@ def test_a_release_that_does_not_fit_is_given_up_and_its_space_given_back(small_
 
 
 @needs_root
-def test_a_disk_that_somebody_fills_during_the_download(small_site: Site, disk: Path) -> None:
+@pytest.mark.parametrize("leave", [MIB, 0])
+def test_a_disk_that_somebody_fills_during_the_download(small_site: Site, disk: Path, leave: int) -> None:
+    """Without a free byte the agent goes on, too: it gives back what it holds itself."""
     small_site.installs("1.0.0")
     row = small_site.fleet.release("data", "2.1.0")[0]
     served = small_site.files.paths[f"/{row.target.sha256}"]
@@ -151,7 +153,7 @@ def test_a_disk_that_somebody_fills_during_the_download(small_site: Site, disk: 
     deployment = small_site.deploy("2.1.0")
     part = small_site.agent.state_dir / "cache" / f"{row.target.sha256}.part"
     until(lambda: part.exists() and part.stat().st_size > 1_000, deadline_s=60)
-    _fill(disk / "filler", leave=MIB)
+    _fill(disk / "filler", leave=leave)
     served.drip_s = None
     small_site.agent.kill()  # the connection that drips is not waited for
     small_site.agent.start()

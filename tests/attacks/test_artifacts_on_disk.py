@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.core.plan import PlannedTarget
+from device_agent.installers.tree_writer import TreeWriter
 from device_agent.operations import Operation
 from fleet_protocol.install import HealthCheck
 from tests.fakes.artifacts import packed, read_tree
@@ -158,6 +160,29 @@ def large(scene: AttackScene, size: int, *, honest: bool = True):  # type: ignor
 def test_a_disk_that_is_too_small_for_download_or_unpacking(crowded: AttackScene, size: int) -> None:
     """The download does not fit; the last block of it does not; the unpacked files beside it do not."""
     crowded.rejects("no-space", large(crowded, size), attack=False)
+
+
+def small_files(scene: AttackScene, number: int) -> PlannedTarget:
+    files = {f"file{place}": b"x" for place in range(number)} | {"run": b"#!/bin/sh\nexec sleep 1000\n"}
+    return scene.target(2, packed(files, {"run": 0o755}))
+
+
+def test_a_disk_that_is_too_small_for_many_small_files(crowded: AttackScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no more than 2 kB, and would take all of the disk before the last of them did not fit."""
+    monkeypatch.setattr(TreeWriter, "file", lambda *_: pytest.fail("the disk is being filled"))
+    crowded.install(crowded.release(2, small_files(crowded, 2_000)))
+    assert crowded.shell.outcomes[-1][::2] == ("d-2", "no-space")
+    monkeypatch.undo()
+    crowded.unharmed()
+
+
+def test_many_small_files_are_gone_on_with_where_they_fitted(crowded: AttackScene) -> None:
+    """What a worker wrote before it was killed is not counted once more."""
+    release = crowded.release(2, small_files(crowded, 800))
+    args = {"release": release, "slot": "b", "active": "a", "irreversible": False}
+    before(crowded, "stage", lambda: crowded.device.run("stage", **args))
+    crowded.install(release)
+    assert crowded.shell.outcomes[-1] == ("d-2", "committed", None)
 
 
 def test_a_disk_that_fills_up_while_unpacking(crowded: AttackScene) -> None:

@@ -96,12 +96,14 @@ def _check_space(root: int, release: PlannedRelease) -> None:
 
 
 def _needed(target: PlannedTarget) -> int:
-    return target.unpacked_size
+    return target.unpacked_size + target.unpacked_files * _ENTRY_BYTES
 
 
 def _used(root: int) -> int:
+    """By the same measure as `_needed`, so that the rest of what was begun fits where the whole did."""
     total = 0
-    for _, _, files, directory in os.fwalk(dir_fd=root, topdown=True, follow_symlinks=False):
+    for _, directories, files, directory in os.fwalk(dir_fd=root, topdown=True, follow_symlinks=False):
+        total += _ENTRY_BYTES * (len(directories) + len(files))
         total += sum(os.stat(name, dir_fd=directory, follow_symlinks=False).st_size for name in files)
     return total
 

@@ -43,9 +43,18 @@ def storing(what: str) -> Iterator[None]:
         raise storage_error(error, what) from error
 
 
+def fsync_file(path: Path) -> None:
+    """Return only when the file's bytes would survive a power cut. Raises OSError for what is no plain file."""
+    _fsync(path, os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def fsync_dir(path: Path) -> None:
     """Return only when the directory's entries would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(path, os.O_DIRECTORY)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

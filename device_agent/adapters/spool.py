@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from device_agent.adapters.files import make_dir, read_optional, remove, write_atomic
+from device_agent.adapters.files import fsync_file, make_dir, read_optional, remove, write_atomic
 from fleet_protocol.topics import TopicType
 
 _WAITING: Final = ".waiting"
@@ -26,8 +26,9 @@ class DocumentSpool:
         return path
 
     def accept(self, kind: TopicType) -> None:
-        """The waiting document is from now on the accepted one."""
+        """The waiting document is from now on the accepted one; a power cut leaves that or the one before, whole."""
         waiting = self._directory / (kind.name + _WAITING)
+        fsync_file(waiting)
         waiting.replace(self._directory / (kind.name + _ACCEPTED))
 
     def refuse(self, kind: TopicType) -> None:

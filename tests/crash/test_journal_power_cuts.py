@@ -1,4 +1,4 @@
-"""A power cut at every call that the journal and the outbox make: what is found is exactly the old or the new state.
+"""A power cut at every call of journal, outbox and spool: what is found is exactly the old or the new state.
 
 This is invariant D13.
 """
@@ -14,8 +14,10 @@ import pytest
 from device_agent.adapters import files
 from device_agent.adapters.journal import TinyJournal
 from device_agent.adapters.outbox import DiskOutbox
+from device_agent.adapters.spool import DocumentSpool
 from device_agent.core.machine import initial
 from device_agent.core.record import Failure, Record
+from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError
 from tests.fakes.power_cuts import Recording, cuts
 
@@ -122,6 +124,20 @@ def test_every_power_cut_leaves_each_report_or_none_of_it(tmp_path: Path, monkey
         waiting = DiskOutbox(place).waiting()
         assert {counter for counter, _ in waiting} in allowed
         assert all(reports[counter] == envelope for counter, envelope in waiting)
+
+
+def test_every_power_cut_leaves_an_accepted_document_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording(tmp_path / "device")
+    recording.root.mkdir()
+    documents = [b"first" * 100, b"second" * 200, b"third" * 50]
+    with monkeypatch.context() as patch:
+        recording.start(patch)
+        spool = DocumentSpool(recording.root / "spool")
+        for document in documents:
+            spool.put(topics.MANIFEST, document)
+            spool.accept(topics.MANIFEST)
+    found = {DocumentSpool(place / "spool").accepted(topics.MANIFEST) for _, place in cuts(recording)}
+    assert found == {None, *documents}
 
 
 @pytest.mark.parametrize("careless", ["the file", "the directory"])

@@ -67,13 +67,13 @@ class DeviceUnderTest:
         """The operation in this process; its errors are raised."""
         context = WorkerContext(settings=self.settings, want=lambda _: None, progress=self.progress.append)
         module = import_module(f"device_agent.installers.ops.{op}")
-        result: dict[str, Any] = module.run(json.loads(json.dumps(_args(op, args))), context)
+        result: dict[str, Any] = module.run(json.loads(json.dumps(plain(op, args))), context)
         return result
 
     def work(self, op: str, *, crash_at: str | None = None, **args: Any) -> dict[str, Any] | None:
         """The operation in a worker process; None where it died, its error raised where it answered with one."""
         environment = dict(os.environ) | ({ENVIRONMENT: crash_at} if crash_at else {})
-        request = {"op": op, "args": _args(op, args), "config": str(self.root / "agent.toml")}
+        request = {"op": op, "args": plain(op, args), "config": str(self.root / "agent.toml")}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(self.command, env=environment, start_new_session=True, **pipes) as process:
             assert process.stdin is not None and process.stdout is not None
@@ -105,8 +105,8 @@ class DeviceUnderTest:
         return str(tree)
 
 
-def _args(op: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a test does not name attempts, each has its slot's name."""
+def plain(op: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as a worker gets them. Where a test does not name attempts, each has its slot's name."""
     named = {"attempt": args["slot"]} if op in ("activate", "revert") else {}
     return {name: to_json(value) for name, value in {**_USUAL.get(op, {}), **named, **args}.items()}
 

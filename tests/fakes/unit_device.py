@@ -7,16 +7,15 @@ import json
 import shlex
 import sysconfig
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from device_agent.core.codec import to_json
 from device_agent.installers.crash import ENVIRONMENT
 from device_agent.operations import Operation
 from fleet_protocol.errors import FleetError, error_of
 from tests.fakes.artifacts import Artifact
+from tests.fakes.install_driver import plain
 from tests.fakes.install_shell import KilledError
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +33,6 @@ with subprocess.Popen([sys.executable, "-P", "-m", "device_agent.worker"], start
     os.killpg(worker.pid, signal.SIGKILL)
 sys.stdout.buffer.write(answer)
 """
-_USUAL: Mapping[str, Mapping[str, Any]] = {"stage": {"irreversible": False}, "activate": {"before": None}}
 
 
 class NoSupervisor:
@@ -75,8 +73,8 @@ class UnitDevice:
 
     def run(self, op: str, *, crash_at: str | None = None, **args: Any) -> dict[str, Any] | None:
         """The operation in a worker on the device; None where it died, its error raised where it answered with one."""
-        plain = {name: to_json(value) for name, value in {**_USUAL.get(op, {}), **args}.items()}
-        self._put(json.dumps({"op": op, "args": plain, "config": self.config}).encode(), "/root/request.json")
+        request = {"op": op, "args": plain(op, args), "config": self.config}
+        self._put(json.dumps(request).encode(), "/root/request.json")
         crash = f"{ENVIRONMENT}={crash_at} " if crash_at else ""
         answer = self.sh(f"cd / && {crash}{_PYTHON} /root/worker.py /root/request.json")
         if not answer:

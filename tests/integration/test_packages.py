@@ -395,10 +395,12 @@ def test_without_a_way_back_only_who_accepts_that_gets_the_release(scene: Packag
 def test_a_way_back_that_was_altered_is_not_taken(scene: PackageScene) -> None:
     """Attack B11: stays where it is."""
     scene.root.put(app(1))
-    scene.activate(*scene.stage(app(2)))
+    left, tree = scene.stage(app(2))
+    scene.activate(left, tree)
     (deb,) = (scene.device.state_dir / "slots").rglob("back/*.deb")
     deb.write_bytes(deb.read_bytes() + b"x")
-    found = scene.device.refused("revert", package="app", slot="a", previous=None, release=None, tree=None)
+    back = {"package": "app", "slot": "a", "previous": None, "leaving": left, "release": None, "tree": None}
+    found = scene.device.refused("revert", **back)
     assert found.code == "altered"
     assert scene.device.current() == "a"
     assert scene.root.packages() == {"app": "2.0"}

@@ -165,7 +165,9 @@ class Site:
         }
         # `*` is every public host: the server may stand beside the broker, in a network of its own.
         hosts = json.dumps(["*", *self.hosts])
-        return f"{_table(top)}\n[broker]\n{_table(broker)}\n[download]\nallowed_hosts = {hosts}\n"
+        download = f"[download]\nallowed_hosts = {hosts}\n"
+        local = "# For `fairlead-agent status`; on 127.0.0.1, at a port of the kernel's choosing.\n[http]\nport = 0\n"
+        return "\n".join((_table(top), f"[broker]\n{_table(broker)}", download, local))
 
 
 def _remembered(directory: Path) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def status(settings: AgentSettings, *, as_json: bool) -> int:
 def ask(settings: AgentSettings) -> dict[str, Any]:
     """The agent's `GET /health`. Raises PolicyError `setup` or `offline` with what to do."""
     if settings.http_port is None:
-        raise PolicyError("setup", f"{settings.path}: there is no [http] section, so the agent can not be asked")
+        remedy = "add the lines `[http]` and `port = 0`, and start the agent anew"
+        raise PolicyError("setup", f"{settings.path} has no [http], so that the agent can not be asked: {remedy}")
     port = read_optional(settings.state_dir / "http.port", 16)
     if port is None:
         raise PolicyError("offline", f"no agent runs on {settings.state_dir}: start `fairlead-agent run`")

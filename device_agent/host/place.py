@@ -133,7 +133,7 @@ def _check(place: Place) -> None:
 def _settle(place: Place, wishes: Wishes) -> AgentSettings | None:
     """The device's settings, made now where they were not there; None where there are none and nothing was said."""
     if wishes.settings is not None:
-        return _adopt(place, wishes.settings)
+        return _adopt(place, wishes, wishes.settings)
     config, files = place.here(place.config), SystemFiles(place.root)
     for key, path in wishes.certificates().items():
         if not path.is_file():
@@ -151,8 +151,10 @@ def _settle(place: Place, wishes: Wishes) -> AgentSettings | None:
     return load(config)
 
 
-def _adopt(place: Place, folder: Path) -> AgentSettings:
+def _adopt(place: Place, wishes: Wishes, folder: Path) -> AgentSettings:
     """The settings and the files of a folder; settings of the same device that are there already stay."""
+    for key in wishes.certificates():
+        raise PolicyError("conflict", f"{folder} brings its own {key}: leave the other out")
     config, files = place.here(place.config), SystemFiles(place.root)
     brought = load(folder / AGENT_TOML)
     named = adopted_files(folder, brought)
@@ -160,8 +162,9 @@ def _adopt(place: Place, folder: Path) -> AgentSettings:
         there = load(config)
         if (there.device, there.fleet) != (brought.device, brought.fleet):
             raise PolicyError("conflict", f"{place.config} is of {there.device} of fleet {there.fleet}")
+        check_agreement(wishes, place.config, there)
     else:
-        files.write(str(place.config), adopted_text(folder, STATE_DIR).encode())
+        files.write(str(place.config), adopted_text(wishes, folder, brought, STATE_DIR).encode())
     for path in named:
         private = path in (brought.broker.key_file, brought.broker.password_file)
         files.write(str(place.config.with_name(path.name)), path.read_bytes(), mode=0o600 if private else 0o644)

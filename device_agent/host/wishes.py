@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -60,38 +60,52 @@ def settings_text(wishes: Wishes, config: Path, state_dir: Path) -> str:
         if getattr(wishes, name) is None:
             raise PolicyError("setup", f"there is no {config} yet, so --{name} is needed")
     text = "\n".join(_lines(wishes, config, state_dir)) + "\n"
-    try:
-        parse(tomllib.loads(text), config)
-    except tomllib.TOMLDecodeError as error:
-        raise PolicyError("setup", f"{config} can not say that: {error}") from None
+    _read(text, config)
     return text
 
 
 def check_agreement(wishes: Wishes, config: Path, there: AgentSettings) -> None:
-    """Raise PolicyError `conflict` where the settings that are there say something else than was wished."""
+    """Raise PolicyError `conflict` where the settings that are there do not say what was wished."""
     pairs: tuple[tuple[str, Any, Any], ...] = (
         ("device", wishes.device, there.device),
         ("fleet", wishes.fleet, there.fleet),
         ("class", wishes.device_class, there.device_class),
         ("broker", wishes.broker, there.broker.url),
-        ("allow-host", wishes.allow_hosts or None, there.download.allowed_hosts),
-        ("variable", dict(_variables(wishes)) or None, dict(there.variables)),
+        *((f"variable {name}", value, there.variables.get(name)) for name, value in _variables(wishes)),
     )
     for option, wished, said in pairs:
         if wished is not None and wished != said:
-            raise PolicyError("conflict", f"{config} says {said!a} for --{option}: edit it, or leave that out")
+            says = "says nothing" if said is None else f"says {said!a}"
+            raise PolicyError("conflict", f"{config} {says} for --{option}: edit it, or leave that out")
+    for host in wishes.allow_hosts:
+        if host not in there.download.allowed_hosts:
+            raise PolicyError("conflict", f"{config} does not allow the host {host!a}: edit it, or leave that out")
     for key in wishes.certificates():
         if getattr(there.broker, key) != certificate(config, key):
             raise PolicyError("conflict", f"{config} names another {key}: edit it, or leave that out")
 
 
-def adopted_text(folder: Path, state_dir: Path) -> str:
-    """The folder's agent.toml for a device on which it lies beside the same files, and state in `state_dir`."""
+def adopted_text(wishes: Wishes, folder: Path, brought: AgentSettings, state_dir: Path) -> str:
+    """The folder's agent.toml for a device on which it lies beside the same files, and state in `state_dir`.
+
+    What was wished besides is in it. Raises PolicyError `conflict` where the folder says something else.
+    """
     text = (folder / AGENT_TOML).read_text(encoding="utf-8")
     lines = [f"state_dir = {_quoted(state_dir)}"]
-    if not re.search(r"(?m)^worker_user\s*=", text):
+    if brought.worker_user is None:
         lines.append(f"worker_user = {_quoted(ACCOUNT)}")
-    return re.sub(r"(?m)^state_dir\s*=.*$", lambda _: "\n".join(lines), text, count=1)
+    text = re.sub(r"(?m)^state_dir\s*=.*$", lambda _: "\n".join(lines), text, count=1)
+    if brought.http_port is None:
+        text = _with_lines(text, "http", ["port = 0"])
+    hosts = [host for host in dict.fromkeys(wishes.allow_hosts) if host not in brought.download.allowed_hosts]
+    if hosts:
+        text = re.sub(r"(?m)^allowed_hosts\s*=\s*\[[^]]*\]", "", text, count=1)
+        text = _with_lines(text, "download", [_allowed_hosts((*brought.download.allowed_hosts, *hosts))])
+    added = [(name, value) for name, value in _variables(wishes) if name not in brought.variables]
+    if added:
+        text = _with_lines(text, "variables", [f"{_quoted(name)} = {_quoted(value)}" for name, value in added])
+    check_agreement(wishes, folder / AGENT_TOML, _read(text, folder / AGENT_TOML))
+    return text
 
 
 def adopted_files(folder: Path, settings: AgentSettings) -> list[Path]:
@@ -120,23 +134,45 @@ def _lines(wishes: Wishes, config: Path, state_dir: Path) -> Iterator[str]:
     for key in wishes.certificates():
         yield f"{key} = {_quoted(certificate(config, key))}"
     if wishes.allow_hosts:
-        yield f"\n[download]\nallowed_hosts = [{', '.join(_quoted(host) for host in wishes.allow_hosts)}]"
+        yield f"\n[download]\n{_allowed_hosts(wishes.allow_hosts)}"
     yield "\n# For `fairlead-agent status`; on 127.0.0.1, at a port of the kernel's choosing.\n[http]\nport = 0"
-    variables = dict(_variables(wishes))
+    variables = _variables(wishes)
     if variables:
         yield "\n[variables]"
-    for name, value in variables.items():
+    for name, value in variables:
         yield f"{_quoted(name)} = {_quoted(value)}"
 
 
-def _variables(wishes: Wishes) -> Iterator[tuple[str, str]]:
+def _variables(wishes: Wishes) -> list[tuple[str, str]]:
+    """Each variable once, with the value that was said last."""
+    found: dict[str, str] = {}
     for text in wishes.variables:
         name, separator, value = text.partition("=")
         if not separator:
             raise PolicyError("setup", f"--variable {text!a} is not NAME=VALUE")
-        yield name, value
+        found[name] = value
+    return list(found.items())
+
+
+def _allowed_hosts(hosts: Iterable[str]) -> str:
+    return f"allowed_hosts = [{', '.join(_quoted(host) for host in hosts)}]"
+
+
+def _with_lines(text: str, table: str, lines: list[str]) -> str:
+    """The settings file with more lines in one of its tables, which is added at the end where there is none."""
+    head = re.search(rf"(?m)^\[{table}\][^\n]*$", text)
+    if head is None:
+        return "\n".join([text.rstrip("\n"), "", f"[{table}]", *lines, ""])
+    return "\n".join([text[: head.end()], *lines]) + text[head.end() :]
+
+
+def _read(text: str, path: Path) -> AgentSettings:
+    try:
+        return parse(tomllib.loads(text), path)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError("setup", f"{path} can not say that: {error}") from None
 
 
 def _quoted(value: object) -> str:
-    """A basic string of TOML, which a string of JSON mostly is; `settings_text` looks whether it is."""
+    """A basic string of TOML, which a string of JSON mostly is; `_read` sees whether it is."""
     return json.dumps(str(value), ensure_ascii=False)

@@ -97,7 +97,7 @@ class DeviceSite:
         if not folder.exists():
             self.broker.add_device(self.home / "broker", name, self.device_class, folder, request=None)
             with (folder / "agent.toml").open("a") as file:
-                file.write(f"[http]\nport = 0\n{settings}")
+                file.write(settings)
         return folder
 
     # Releases

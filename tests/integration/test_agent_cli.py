@@ -69,6 +69,10 @@ def test_another_root_needs_a_decision(agent: AgentProcess, tmp_path: Path) -> N
 
 def test_mistakes_are_one_line(agent: AgentProcess) -> None:
     assert "offline" in _fails(agent, "status")
+    told = agent.config.read_text()
+    agent.config.write_text(told.replace("[http]\nport = 0\n", ""))
+    assert "add the lines `[http]` and `port = 0`" in _fails(agent, "status")
+    agent.config.write_text(told)
     agent.config.write_text(agent.config.read_text() + "[surprise]\n")
     assert "unknown key surprise" in _fails(agent, "run")
     agent.config.unlink()

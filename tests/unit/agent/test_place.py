@@ -101,6 +101,64 @@ def test_the_folder_of_the_broker_becomes_settings(image: Path, folder: Path) ->
     assert _files(image) == before
 
 
+def test_what_is_said_beside_the_folder_is_added_to_its_settings(image: Path, folder: Path) -> None:
+    with (folder / "agent.toml").open("a") as file:
+        file.write("[variables] # of this device\nNAME = 'kiosk'\n[log]\nlevel = 'error'\n")
+    words = ("--settings", str(folder), "--device", "node-1", "--class", "aarch64")
+    words += ("--variable", "PORT=9000", "--variable", "NAME=kiosk", "--allow-host", "10.0.0.1", "--allow-host", "*")
+    assert _install(image, *words) == 0
+    settings = load(image / CONFIG)
+    assert settings.variables == {"NAME": "kiosk", "PORT": "9000"}
+    assert settings.download.allowed_hosts == ("*", "broker.example", "10.0.0.1")
+    assert settings.log.level == "error"
+    before = _files(image)
+    assert _install(image, *words) == 0
+    assert _files(image) == before
+
+
+def test_a_folder_without_tables_gets_them(image: Path, folder: Path) -> None:
+    text = (folder / "agent.toml").read_text()
+    (folder / "agent.toml").write_text(text[: text.index("\n[download]")])
+    assert _install(image, "--settings", str(folder), "--variable", "A=1", "--allow-host", "10.0.0.1") == 0
+    settings = load(image / CONFIG)
+    assert (settings.variables, settings.http_port) == ({"A": "1"}, 0)
+    assert settings.download.allowed_hosts == ("*", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--device", "other"), "says 'node-1' for --device"),
+        (("--fleet", "other"), "says 'acme' for --fleet"),
+        (("--class", "arm"), "says 'aarch64' for --class"),
+        (("--broker", "mqtt://x"), "says 'mqtts://broker.example:8883' for --broker"),
+        (("--broker-ca", __file__), "brings its own ca_file"),
+        (("--variable", "NAME=b"), "says 'a' for --variable NAME"),
+        (("--variable", "NAME"), "is not NAME=VALUE"),
+        (("--variable", "A B=1"), "letters, digits and underscores"),
+    ],
+)
+def test_what_contradicts_the_folder_is_refused_the_first_time_and_later(
+    image: Path, folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    with (folder / "agent.toml").open("a") as file:
+        file.write("[variables]\nNAME = 'a'\n")
+    assert said in _fails(image, capsys, "--settings", str(folder), *words)
+    assert _install(image, "--settings", str(folder)) == 0
+    if words[1] != "A B=1":
+        assert said in _fails(image, capsys, "--settings", str(folder), *words)
+
+
+def test_what_the_settings_on_the_device_do_not_say_is_not_added_to_them(
+    image: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are the owner's by then."""
+    assert _install(image, "--settings", str(folder)) == 0
+    said = _fails(image, capsys, "--settings", str(folder), "--variable", "PORT=9000")
+    assert "agent.toml says nothing for --variable PORT: edit it" in said
+    assert "does not allow the host '10.0.0.1'" in _fails(image, capsys, "--allow-host", "10.0.0.1")
+
+
 def test_a_renewed_certificate_is_taken(image: Path, folder: Path) -> None:
     assert _install(image, "--settings", str(folder)) == 0
     (folder / "node-1.pem").write_text("renewed")

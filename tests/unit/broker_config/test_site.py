@@ -89,6 +89,7 @@ def test_a_device_gets_a_folder_with_which_it_connects(home: Path) -> None:
     assert (settings.device, settings.fleet, settings.device_class) == ("node-1", "acme", "aarch64")
     assert (settings.broker.host, settings.broker.port, settings.broker.tls) == ("broker.example", 8883, True)
     assert settings.state_dir == home / "node-1/state"
+    assert settings.http_port == 0, "so that `fairlead-agent status` has somebody to ask"
     assert settings.download.allowed_hosts == ("*", "broker.example", "192.0.2.1")
     context = ssl.create_default_context(cafile=str(settings.broker.ca_file))
     context.load_cert_chain(str(settings.broker.cert_file), str(settings.broker.key_file))
@@ -101,10 +102,10 @@ def test_a_devices_own_settings_outlive_a_new_certificate(home: Path) -> None:
     does("device node-1 --dir broker --class aarch64 --out here")
     own = home / "here/agent.toml"
     assert tomllib.loads(own.read_text())["topic_prefix"] == "acme/v1"
-    own.write_text(own.read_text() + "[http]\nport = 0\n")
+    own.write_text(own.read_text() + "[log]\nlevel = 'error'\n")
     before = (home / "here/node-1.pem").read_bytes()
     does("device node-1 --dir broker --class aarch64 --out here")
-    assert "[http]" in own.read_text()
+    assert "[log]" in own.read_text()
     assert (home / "here/node-1.pem").read_bytes() != before
 
 

@@ -14,9 +14,11 @@ from typing import Final
 from device_agent.adapters.services import DeviceServices
 from device_agent.adapters.state_folders import state_mode
 from device_agent.adapters.state_lock import state_lock
+from device_agent.broker_trial import refusal
 from device_agent.identity import worker_user
 from device_agent.log import Log, of_a_file
 from device_agent.settings import AgentSettings
+from device_agent.status import ask
 from device_agent.trust import device_key
 from device_agent.trust.store import TrustStore
 from device_agent.trust.trusted_root import read_root
@@ -137,25 +139,50 @@ def _clock(settings: AgentSettings) -> Finding:  # noqa: ARG001 - every check ha
 
 
 def _broker(settings: AgentSettings) -> Finding:
+    """Ask an agent that is connected; only where none is, connect as this device, which would end its connection."""
     broker = settings.broker
-    remedy = "is it running, and may this device reach it?"
-    try:
-        with socket.create_connection((broker.host, broker.port), timeout=_CONNECT_S):
-            pass
-    except OSError as error:
-        return Finding("broker", well=False, text=f"{broker.url}: {error.strerror or error}", remedy=remedy)
     for path in (broker.ca_file, broker.cert_file, broker.key_file, broker.password_file):
         if path is not None and not os.access(path, os.R_OK):
             return Finding("broker", well=False, text=f"{path} can not be read", remedy="check its owner and mode")
-    return Finding("broker", well=True, text=f"{broker.url} takes connections")
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout=_CONNECT_S):
+            pass
+        connected = _agent_is_connected(settings)
+        why = None if connected or connected is None else refusal(settings)
+    except OSError as error:
+        remedy = "is it running, and may this device reach it?"
+        return Finding("broker", well=False, text=f"{broker.url}: {error.strerror or error}", remedy=remedy)
+    if why is not None:
+        remedy = "has this device the certificate, or the password, that its broker knows it by?"
+        return Finding("broker", well=False, text=f"{broker.url}: {why}", remedy=remedy)
+    if connected is None:
+        text = f"{broker.url} takes connections; whether this device's, only the log of its agent says"
+        return Finding("broker", well=True, text=text)
+    return Finding("broker", well=True, text=f"{broker.url} takes this device")
+
+
+def _agent_is_connected(settings: AgentSettings) -> bool | None:
+    """Whether there is an agent that has its connection; None where there is one that can not be asked."""
+    if _holder(settings) is None:
+        return False
+    try:
+        return bool(ask(settings)["broker"]["connected"])
+    except FleetError:
+        return None
 
 
 def _agent(settings: AgentSettings) -> Finding:
+    text = _holder(settings) or "none runs; start it with `fairlead-agent run`"
+    return Finding("agent", well=True, text=text)
+
+
+def _holder(settings: AgentSettings) -> str | None:
+    """What keeps another agent from this state directory: an agent that runs."""
     try:
         with state_lock(settings.state_dir):
-            return Finding("agent", well=True, text="none runs; start it with `fairlead-agent run`")
+            return None
     except FleetError as error:
-        return Finding("agent", well=True, text=error.detail)
+        return error.detail
 
 
 def _services(settings: AgentSettings) -> Finding:

@@ -7,6 +7,7 @@ arrive. Reading in blocks instead of paho's single bytes also saves it most of i
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 _BLOCK: Final = 16 * 1024
@@ -57,8 +58,14 @@ class BoundedSocket:
         return len(self._ready) + (inner.pending() if hasattr(inner, "pending") else 0)
 
     def send(self, data: Any) -> int:
-        """Hand over to the inner socket."""
-        return self._inner.send(data)
+        """Hand over to the inner socket; where that fails, what the peer had said before is read first."""
+        try:
+            return self._inner.send(data)
+        except OSError:
+            with suppress(OSError):
+                self._raw += self._receive()
+                self._frame()
+            raise
 
     def close(self) -> None:
         """Close the inner socket."""

@@ -6,6 +6,7 @@
 3. Messages at QoS 1 wait, bounded, while there is no connection; of a retained topic only the newest. QoS 0 does not.
 4. After a loss the next attempt comes after a full-jitter backoff, which only a connection that lasted sets back. Each
    attempt in a row that comes to nothing makes the next one wait longer for answers: a slow link is no dead broker.
+   Each of them is a warning in the log; the loss of a connection that the broker took is none.
 """
 
 import random
@@ -101,7 +102,8 @@ class MqttLink:
         if self._outgoing.stopping:
             return
         switched = self._learn(connection)
-        self._log.info("link", f"{self._settings.broker.url}: {connection.why}")
+        expected = connection.taken or switched
+        (self._log.info if expected else self._log.warning)("link", f"{self._settings.broker.url}: {connection.why}")
         if not switched:
             most_s = self._settings.intervals.reconnect_most_s
             self._wait(delay_s(self._failures, self._luck(), first_s=_FIRST_S, most_s=most_s))

@@ -65,6 +65,8 @@ class Connection:
         self._answered = answered
         self.reached = False
         """The broker's host took the TCP (and TLS) connection."""
+        self.taken = False
+        """The broker took this device."""
         self.open = False
         self.why = ""
         self._heard_s = self._spoke_s = time.monotonic()
@@ -73,7 +75,7 @@ class Connection:
     def run(self) -> None:
         """Connect and move bytes until the connection is lost or the link is to stop. May raise what paho raises."""
         try:
-            self._connect()
+            connect(self._client, self._settings.broker)
             self.reached = True
             self._serve()
         finally:
@@ -87,8 +89,8 @@ class Connection:
             if was_open and not self._outgoing.stopping:
                 self._listener.lost(self.why or "the connection broke")
 
-    def _make_client(self, version: int) -> Client:
-        client = _BoundedClient(self._settings.device, version, self._listener)
+    def _make_client(self, version: int) -> "BoundedClient":
+        client = BoundedClient(self._settings.device, version, self._listener.oversized)
         client.connect_timeout = self._connect_s
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -98,19 +100,8 @@ class Connection:
         client.will_set(self._availability, OFFLINE, qos=topics.AVAILABILITY.qos, retain=True)
         return client
 
-    def _connect(self) -> None:
-        broker = self._settings.broker
-        _identify(self._client, broker)
-        if self._client.protocol == MQTTProtocolVersion.MQTTv5:
-            properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = _SESSION_EXPIRY_S
-            properties.MaximumPacketSize = LARGEST
-            self._client.connect(broker.host, broker.port, broker.keepalive_s, clean_start=False, properties=properties)
-        else:
-            self._client.connect(broker.host, broker.port, broker.keepalive_s)
-
     def _serve(self) -> None:
-        sock: Any = self._client.socket()
+        sock: Any = self._client.wire
         connack_by_s = time.monotonic() + self._connack_s
         poll = select.poll()
         poll.register(self._outgoing.bell, select.POLLIN)
@@ -122,6 +113,7 @@ class Connection:
                 return
         if sock.alert:
             self.why = f"TLS: {sock.alert.replace('_', ' ').lower()}"
+            self.reached = "ALERT" not in sock.alert  # a refusal by TLS, which no other version of MQTT would change
         if self.open and self._holds(sock):
             self._goodbye(sock, poll)
 
@@ -194,7 +186,7 @@ class Connection:
             client.disconnect()
             return
         self._answered()
-        self.open = True
+        self.open = self.taken = True
         filters = self._outgoing.all_filters()
         if filters:
             client.subscribe([(name, 1) for name in filters])
@@ -228,21 +220,24 @@ def _patience_s(first_s: float, failures: int) -> float:
     return float(min(_PATIENCE_MOST_S, first_s * 2.0 ** min(failures, 10)))
 
 
-class _BoundedClient(Client):
-    """paho with a bound on what it collects of one packet."""
+class BoundedClient(Client):
+    """paho with a bound on what it collects of one packet; `oversized(topic, size)` is told of what went beyond."""
 
-    def __init__(self, device: str, version: int, listener: LinkListener) -> None:
+    def __init__(self, device: str, version: int, oversized: Callable[[str, int], None]) -> None:
         protocol = MQTTProtocolVersion(version)
         clean: dict[str, Any] = {} if version == MQTTProtocolVersion.MQTTv5 else {"clean_session": False}
         super().__init__(
             CallbackAPIVersion.VERSION2, client_id=device, protocol=protocol, reconnect_on_failure=False, **clean
         )
-        self._listener, self._version = listener, version
+        self._oversized, self._version = oversized, version
+        self.wire: BoundedSocket | None = None
+        """The socket of the newest connection, also once paho has let go of it."""
 
     def _create_socket(self) -> Any:
         inner: Any = super()._create_socket()
         inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an acknowledgement must not wait for the next
-        return BoundedSocket(inner, most=LARGEST, version=self._version, oversized=self._note_oversized)
+        self.wire = BoundedSocket(inner, most=LARGEST, version=self._version, oversized=self._note_oversized)
+        return self.wire
 
     def _create_socket_connection(self) -> socket.socket:
         # As bytes, a plain name is not taken through the tables of international names, which are large.
@@ -250,7 +245,19 @@ class _BoundedClient(Client):
         return socket.create_connection((host, self._port), timeout=self._connect_timeout)
 
     def _note_oversized(self, topic: bytes, size: int) -> None:
-        self._listener.oversized(topic.decode("utf-8", "replace"), size)
+        self._oversized(topic.decode("utf-8", "replace"), size)
+
+
+def connect(client: Client, broker: BrokerSettings) -> None:
+    """Send CONNECT, for a session that outlives the connection. Raises OSError where the broker is not to be had."""
+    _identify(client, broker)
+    if client.protocol == MQTTProtocolVersion.MQTTv5:
+        properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = _SESSION_EXPIRY_S
+        properties.MaximumPacketSize = LARGEST
+        client.connect(broker.host, broker.port, broker.keepalive_s, clean_start=False, properties=properties)
+    else:
+        client.connect(broker.host, broker.port, broker.keepalive_s)
 
 
 def _identify(client: Client, broker: BrokerSettings) -> None:

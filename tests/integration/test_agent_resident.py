@@ -130,6 +130,21 @@ def test_status_and_doctor_while_it_runs(agent: AgentProcess, server: ServerSide
     assert value["broker"]["connected"] is True
     doctor = agent.command("doctor")
     assert doctor.returncode == 0, doctor.stdout
+    assert server.heard(NODE, "availability") == [b"online"], "the agent keeps its connection"
+
+
+def test_the_doctor_connects_where_no_agent_does_and_takes_nothing_that_waits(
+    agent: AgentProcess, server: ServerSide, fleet: Fleet, broker: RunningBroker
+) -> None:
+    _enrol(server, fleet)
+    agent.kill(signal.SIGTERM)
+    server.publish(fleet.command_topic, fleet.command("list-services", id="c-1"), retain=False)
+    doctor = agent.command("doctor")
+    assert doctor.returncode == 0, doctor.stdout
+    assert "takes this device" in doctor.stdout
+    if broker.kind == "mosquitto":  # amqtt keeps nothing for who is away
+        agent.start()
+        until(lambda: server.newest(NODE, "reply").get("id") == "c-1", deadline_s=60)
 
 
 def test_commands_are_answered(agent: AgentProcess, server: ServerSide, fleet: Fleet) -> None:

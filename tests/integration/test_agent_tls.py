@@ -123,7 +123,35 @@ def test_a_revoked_certificate_does_not_connect(
     agent = _agent(production, tmp_path, "node-1")
     production.devices.revoke("node-1")
     production.broker.restart()
+    assert "certificate revoked" in _broker_line(agent, "BAD")
     started.append(agent)
     agent.start()
     until(lambda: "certificate revoked" in agent.log.read_text())
     assert "connected to" not in agent.log.read_text()
+    assert " WARNING link: mqtts://" in agent.log.read_text()
+    assert "certificate revoked" in _broker_line(agent, "BAD")
+
+
+def test_the_doctor_connects_as_the_device_where_no_agent_does(
+    production: Production, tmp_path: Path, started: list[AgentProcess]
+) -> None:
+    """And takes nothing of what waits for the agent, which it leaves its connection."""
+    agent = _agent(production, tmp_path, "node-1")
+    assert "takes this device" in _broker_line(agent, "ok")
+    started.append(agent)
+    agent.start()
+    assert production.heard(PREFIX + "availability") == b"online"
+    until(lambda: "connected to" in agent.log.read_text())
+    assert "takes this device" in _broker_line(agent, "ok")
+    assert "link: mqtts://" not in agent.log.read_text(), "its connection was lost"
+    other = Authority.create(tmp_path / "other", Kind.SERVICE, "acme")
+    agent.config.write_text(agent.config.read_text().replace(str(production.services.ca_file), str(other.ca_file)))
+    agent.kill()
+    assert "certificate verify failed" in _broker_line(agent, "BAD")
+
+
+def _broker_line(agent: AgentProcess, word: str) -> str:
+    done = agent.command("doctor")
+    lines = [line for line in done.stdout.splitlines() if line.split()[:2] == [word, "broker"]]
+    assert lines, done
+    return lines[0]

@@ -35,6 +35,20 @@ class Wire:
     def setblocking(self, flag: bool) -> None: ...
 
 
+class Gone(Wire):
+    """A peer that said why by TLS, and hung up before it read."""
+
+    def recv(self, size: int) -> bytes:
+        if self._data:
+            return super().recv(size)
+        error = ssl.SSLError()
+        error.reason = "SSLV3_ALERT_CERTIFICATE_REVOKED"
+        raise error
+
+    def send(self, data: bytes) -> int:
+        raise BrokenPipeError
+
+
 def _length(value: int) -> bytes:
     out = bytearray()
     while True:
@@ -123,3 +137,18 @@ def test_what_tls_says_when_it_hangs_up_is_kept() -> None:
         with pytest.raises(OSError):
             sock.recv(1)
         assert sock.alert == alert
+
+
+def test_what_the_peer_said_before_it_hung_up_is_heard_though_nothing_can_be_sent() -> None:
+    sock = BoundedSocket(Gone(b"", []), most=MOST, version=5, oversized=lambda _topic, _size: None)
+    with pytest.raises(BrokenPipeError):
+        sock.send(b"CONNECT")
+    assert sock.alert == "SSLV3_ALERT_CERTIFICATE_REVOKED"
+
+
+def test_what_arrived_before_a_failed_send_is_not_lost() -> None:
+    data = _publish(b"t", b"hello", 0, 5)
+    sock = BoundedSocket(Gone(data, []), most=MOST, version=5, oversized=lambda _topic, _size: None)
+    with pytest.raises(BrokenPipeError):
+        sock.send(b"PINGREQ")
+    assert sock.recv(MOST) == data

@@ -146,11 +146,18 @@ def _check_runs(source: Path, spec: ReleaseSpec) -> None:
     if spec.check is not None and spec.check.kind == "exec":
         programs.append(spec.check.target)
     for program in programs:
-        if program.startswith("/") or "${" in program or not source.is_dir():
-            continue
-        path = source / program
+        if not program.startswith("/") and "${" not in program:
+            _check_program(source, spec, program)
+
+
+def _check_program(source: Path, spec: ReleaseSpec, program: str) -> None:
+    path = source / program
+    if source.is_dir():
         if not path.is_file() or not path.stat().st_mode & stat.S_IXUSR:
             raise PolicyError("bad-request", f"{program} is not an executable file in {source}")
+    elif (spec.kind, program) != ("service", spec.package):
+        one = f"{source} is packed alone" + (f", as the program {spec.package}" if spec.kind == "service" else "")
+        raise PolicyError("bad-request", f"{one}: {program} is not with it; pack a directory that holds both")
 
 
 def _pack_tree(source: Path, out: Path, level: int) -> tuple[int, int]:

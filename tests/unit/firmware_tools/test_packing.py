@@ -21,6 +21,7 @@ from firmware_tools.unit_options import unit_of
 from fleet_protocol.archive import WINDOW_SIZE
 from fleet_protocol.catalogue import Requirement
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.install import HealthCheck as Check
 from fleet_protocol.install import Unit
 
 SPEC = ReleaseSpec(package="p", version="1.0", counter=1, kind="files", classes=("x86_64",))
@@ -112,6 +113,16 @@ def test_long_and_foreign_names_survive(tmp_path: Path) -> None:
     (root / name).write_text("deep")
     packing.pack(root, tmp_path / "out.tar.zst", SPEC)
     assert [member.name for member in artifact.members(tmp_path / "out.tar.zst")][-1] == name
+
+
+def test_one_file_alone_brings_no_other_program(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"x")
+    check = Check(kind="exec", target="check.sh", interval_s=5, timeout_s=3, failures=3)
+    with pytest.raises(PolicyError, match=r"check\.sh is not with it; pack a directory"):
+        packing.pack(tmp_path / "blob", tmp_path / "out.raw", replace(SPEC, kind="files", exec=(), check=check))
+    with pytest.raises(PolicyError, match="as the program p: bin/serve is not with it"):
+        packing.pack(tmp_path / "blob", tmp_path / "out.raw", replace(SPEC, kind="service", exec=("bin/serve",)))
+    packing.pack(tmp_path / "blob", tmp_path / "out.raw", replace(SPEC, kind="service", exec=("p",)))
 
 
 def test_raw_is_the_file_itself(tmp_path: Path) -> None:

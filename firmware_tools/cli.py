@@ -160,7 +160,7 @@ def pack(
     if as_json:
         terminal.show(to_value(found) | {"artifact": str(place)})
         return
-    needs = debian.needs_lines(tree) if spec.kind == "package" else []
+    needs = debian.needs_lines(tree, spec.repository) if spec.kind == "package" else []
     terminal.say(f"packed {place}", *release_lines(found.custom, found.length, found.sha256), *needs)
 
 

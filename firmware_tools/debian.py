@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from firmware_tools import deb_file
-from firmware_tools.deb_file import DebFile
 from fleet_protocol.errors import PolicyError, ProtocolError
 from fleet_protocol.install import DebianPackage, Install
 
@@ -44,11 +43,13 @@ def packages(source: Path, raw_name: str, repository: Sequence[FromRepository]) 
     return found
 
 
-def needs_lines(source: Path) -> list[str]:
-    """What the .debs of a tree need and do not bring, for people: devices must have it already."""
-    debs = [deb_file.read(path) for _, path in _debs(source, "")]
-    provided = {deb.name for deb in debs} | {_name(text) for deb in debs for text in _list(deb, "provides")}
-    wanted = {text for deb in debs for field in _DEPENDS for text in _list(deb, field)}
+def needs_lines(source: Path, repository: Sequence[FromRepository]) -> list[str]:
+    """What the packages of a release need and none of them brings, for people: devices must have it already."""
+    brought = [deb_file.read(path).fields for _, path in _debs(source, "")]
+    brought += [_looked_up(one) if one.name else deb_file.read(one.file).fields for one in repository]
+    provided = {fields["package"] for fields in brought}
+    provided |= {_name(text) for fields in brought for text in _list(fields, "provides")}
+    wanted = {text for fields in brought for field in _DEPENDS for text in _list(fields, field)}
     missing = sorted(text for text in wanted if not any(_name(one) in provided for one in text.split("|")))
     return [f"  needs on the device: {', '.join(missing)}"] if missing else []
 
@@ -100,6 +101,18 @@ def _described(path: Path, file: str | None) -> DebianPackage:
 
 
 def _listed(wanted: FromRepository) -> DebianPackage:
+    fields = _looked_up(wanted)
+    architecture, sha256 = fields.get("architecture", ""), fields.get("sha256", "")
+    try:
+        return DebianPackage(
+            name=wanted.name, version=wanted.version, architecture=architecture, sha256=sha256, file=None
+        )
+    except ProtocolError as error:
+        detail = f"{wanted.file}: {wanted.name} {wanted.version}: {error.detail}"
+        raise PolicyError("bad-request", detail) from None
+
+
+def _looked_up(wanted: FromRepository) -> Mapping[str, str]:
     """The one package of a Packages file that is meant."""
     found = [fields for fields in _paragraphs(wanted.file) if _is_it(fields, wanted)]
     digests = {(fields.get("architecture", ""), fields.get("sha256", "")) for fields in found}
@@ -107,13 +120,7 @@ def _listed(wanted: FromRepository) -> DebianPackage:
     if len(digests) != 1:
         several = f"{wanted.file} has {what} more than once: say for which architecture"
         raise PolicyError("bad-request", several if digests else f"{wanted.file} has no {what}")
-    ((architecture, sha256),) = digests
-    try:
-        return DebianPackage(
-            name=wanted.name, version=wanted.version, architecture=architecture, sha256=sha256, file=None
-        )
-    except ProtocolError as error:
-        raise PolicyError("bad-request", f"{wanted.file}: {what}: {error.detail}") from None
+    return found[0]
 
 
 def _is_it(fields: Mapping[str, str], wanted: FromRepository) -> bool:
@@ -142,8 +149,8 @@ def _blocks(file: IO[bytes]) -> Iterator[str]:
         yield "".join(lines)
 
 
-def _list(deb: DebFile, field: str) -> list[str]:
-    return [" ".join(text.split()) for text in deb.fields.get(field, "").split(",") if text.strip()]
+def _list(fields: Mapping[str, str], field: str) -> list[str]:
+    return [" ".join(text.split()) for text in fields.get(field, "").split(",") if text.strip()]
 
 
 def _name(text: str) -> str:

@@ -131,7 +131,8 @@ def test_repositories_are_for_packages(tmp_path: Path) -> None:
 
 
 def test_whoever_signs_reads_what_will_be_installed(tmp_path: Path) -> None:
-    one, two = make_deb("one", "1.0", depends="two, libc6 (>= 2.36)"), make_deb("two", "2.0", provides="three")
+    one = make_deb("one", "1.0", depends="two, libc6 (>= 2.36)")
+    two = make_deb("two", "2.0", provides="three")
     more = 'dependencies = "repository"\n[[repository]]\ndeb = "../two.deb"\n'
     tree = laid(tmp_path / "tree", one, more=more)
     (tmp_path / "two.deb").write_bytes(two.data)
@@ -141,4 +142,18 @@ def test_whoever_signs_reads_what_will_be_installed(tmp_path: Path) -> None:
     assert "installs two 2.0 (all) from the device's own repositories" in text
     assert two.sha256 in text
     assert "MAY INSTALL more packages" in text
-    assert debian.needs_lines(tree) == ["  needs on the device: libc6 (>= 2.36), two"]
+
+
+def test_what_no_package_of_the_release_brings_is_said(tmp_path: Path) -> None:
+    """Neither one in the artifact, nor one that devices get by themselves; what those need is needed as well."""
+    one = make_deb("one", "1.0", depends="two, three (>= 1) | four, libc6 (>= 2.36)")
+    two = make_deb("two", "2.0", depends="five, six, seven")
+    (tmp_path / "two.deb").write_bytes(two.data)
+    three = f"Package: three\nVersion: 1.0\nArchitecture: all\nSHA256: {'a' * 64}\nDepends: eight\nProvides: five\n"
+    (tmp_path / "Packages").write_text(three)
+    more = '[[repository]]\ndeb = "../two.deb"\n'
+    more += '[[repository]]\nname = "three"\nversion = "1.0"\npackages = "../Packages"\n'
+    tree = laid(tmp_path / "tree", one, make_deb("six", "1.0", provides="seven (= 2)"), more=more)
+    repository = pack_options.spec_of(pack_options.read(tree / "fairlead.toml")).repository
+    assert debian.needs_lines(tree, repository) == ["  needs on the device: eight, libc6 (>= 2.36)"]
+    assert debian.needs_lines(tree, ()) == ["  needs on the device: libc6 (>= 2.36), three (>= 1) | four, two"]

@@ -386,4 +386,4 @@ def _report(terminal: Terminal, results: list[Signed]) -> None:
         if result.published is not None:
             terminal.say(f"complete: {result.published}")
         else:
-            terminal.say("not complete yet: hand the directory, without offline/, to the next holder")
+            terminal.say("not complete yet: hand the directory, without offline/ and online/, to the next holder")

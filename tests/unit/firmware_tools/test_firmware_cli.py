@@ -120,7 +120,7 @@ def test_holders_at_home(run: Run) -> None:
     assert not Path("f/offline").exists()
     draft = Path("f/draft/root.json")
     Path("copy.json").write_bytes(draft.read_bytes())
-    ok(run("sign", "f", "--key", "root-a.pem", "--yes"))
+    assert "without offline/ and online/, to the next holder" in ok(run("sign", "f", "--key", "root-a.pem", "--yes"))
     ok(run("sign", "f", "--key", "root-b.pem", "--yes"))
     assert "1.targets.json" in ok(run("sign", "f", "--key", "targets-a.pem", "--key", "targets-b.pem", "--yes"))
 

@@ -15,7 +15,7 @@ from firmware_tools.ceremony import Expiry
 from firmware_tools.description import Description
 from firmware_tools.files import sync_directory
 from firmware_tools.fleet import Fleet
-from firmware_tools.metadata import entry, expires_at, floors
+from firmware_tools.metadata import entry, expires_at, floors, is_expired
 from fleet_protocol import limits, strict_json
 from fleet_protocol.catalogue import FLOOR_MEMBER, TargetInfo
 from fleet_protocol.errors import PolicyError, ProtocolError
@@ -78,7 +78,21 @@ def set_floor(fleet: Fleet, package: str, counter: int, *, now_s: float, expiry:
 
 
 def renew(fleet: Fleet, *, now_s: float, expiry: Expiry | None = None) -> None:
-    """Make a draft of the same catalogue with a new expiry."""
+    """Make a draft of the same catalogue with a new expiry.
+
+    Raises PolicyError `conflict` where a draft waits that has not expired and that somebody has signed.
+    """
+    waiting = draft.load(fleet, "targets")
+    signed = waiting is not None and waiting.metadata.signatures and not is_expired(waiting.metadata.signed, now_s)
+    if waiting is not None and signed and not _published(waiting, fleet.targets()):
+        names = ", ".join(name for tally in waiting.tallies() for name in tally.signed)
+        detail = f"{waiting.path} is signed by {names} and has not expired: sign it, or delete it, first"
+        raise PolicyError("conflict", detail)
+    redraft(fleet, now_s=now_s, expiry=expiry)
+
+
+def redraft(fleet: Fleet, *, now_s: float, expiry: Expiry | None = None) -> None:
+    """As `renew`, whoever has signed a draft: for a change of the keys that must sign it."""
 
     def edit(targets: Targets) -> None:
         del targets

@@ -257,6 +257,8 @@ def rotate(
         thresholds=_given(root=root_threshold, targets=targets_threshold),
         online=tuple(dict.fromkeys(online or ())),
     )
+    if change == rotation.KeyChange(public=change.public) and not any(change.public.values()):
+        raise PolicyError("bad-request", "say which keys change; `renew --root` gives the same root a new expiry")
     passphrase = terminal.new_passphrase(passphrase_file, none=no_passphrase) if generate else None
     expiry = Expiry(root_days=root_days)
     files = rotation.rotate(Fleet(directory), change, now_s=time.time(), passphrase=passphrase, expiry=expiry)

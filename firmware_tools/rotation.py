@@ -69,7 +69,7 @@ def rotate(
         keys.write(signer, path, None if path.parent == fleet.online else passphrase)
     draft.store(fleet, after.metadata)
     if targets_role_changes(before, after):
-        catalogue.renew(fleet, now_s=now_s, expiry=expiry)
+        catalogue.redraft(fleet, now_s=now_s, expiry=expiry)
     return tuple(path for path, _ in made)
 
 

@@ -160,6 +160,14 @@ def test_classes_of_the_fleet_catch_typing_errors(tmp_path: Path, make_artifact:
     assert "x86-64" in conflict(lambda: catalogue.add(place, wrong, now_s=now_s))
 
 
+def test_a_signed_draft_is_renewed_only_once_it_has_expired(fleet: Fleet, now_s: float) -> None:
+    catalogue.renew(fleet, now_s=now_s)
+    signing.sign(fleet, [fleet.offline / "targets-1.pem"], now_s=now_s)
+    assert "conflict: " in conflict(lambda: catalogue.renew(fleet, now_s=now_s + 89 * 86_400))
+    catalogue.renew(fleet, now_s=now_s + 91 * 86_400)
+    sign_all(fleet, now_s + 91 * 86_400)
+
+
 def test_renew_changes_the_expiry_alone(fleet: Fleet, make_artifact: Make, now_s: float) -> None:
     catalogue.add(fleet, make_artifact(), now_s=now_s)
     sign_all(fleet, now_s)

@@ -110,6 +110,17 @@ def test_rotation_and_renewal(ready: Run) -> None:
     ok(ready("export-server", "f", "--out", "data"))
 
 
+def test_a_renewal_takes_nobodys_signature_away(ready: Run) -> None:
+    ok(ready("floor", "f", "my-service", 3))
+    ok(ready("renew", "f"))
+    ok(ready("sign", "f", "--key", "f/offline/targets-1.pem", "--yes"))
+    before = Path("f/draft/targets.json").read_bytes()
+    assert "is signed by targets-1 and has not expired" in mistake(ready("renew", "f"))
+    assert Path("f/draft/targets.json").read_bytes() == before
+    ok(ready("rotate", "f", "--remove", "targets-1", "--new", "targets", "--no-passphrase"))
+    assert "0 of 2 signed" in ok(ready("inspect", "f"))
+
+
 def test_holders_at_home(run: Run) -> None:
     for name in ("root-a", "root-b", "targets-a", "targets-b"):
         ok(run("key", f"{name}.pem", "--no-passphrase"))
@@ -204,6 +215,8 @@ def test_a_file_is_packed_raw(run: Run) -> None:
         (["merge", "f", "absent.json"], "absent.json"),
         (["rotate", "f", "--remove", "nobody"], "nobody"),
         (["rotate", "f", "--online", "root"], "root"),
+        (["rotate", "f"], "renew --root"),
+        (["rotate", "f", "--root-days", "9"], "renew --root"),
         (["verify", "nowhere"], "nowhere"),
         (["verify", "."], "not a fleet"),
         (["inspect", "nowhere"], "nowhere"),

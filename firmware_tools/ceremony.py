@@ -164,7 +164,7 @@ def _make_keys(place: Fleet, plan: KeyPlan, passphrase: str | None) -> tuple[Lis
         made[role] = [keys.generate() for _ in range(plan.keys - len(given))]
         public = [*given, *(signer.public_key for signer in made[role])]
         names = [f"{role}-{number}" for number in range(1, len(public) + 1)]
-        listed[role] = [keys.named(key, name) for key, name in zip(public, names, strict=True)]
+        listed[role] = [keys.named_at_least(key, name) for key, name in zip(public, names, strict=True)]
         for signer, name in zip(made[role], names[len(given) :], strict=True):
             keys.write(signer, place.offline / f"{name}.pem", passphrase)
     for role in ONLINE_ROLES:
@@ -191,8 +191,15 @@ def make_root(
     now_s: float,
     days: float,
 ) -> Metadata[Root]:
-    """An unsigned root that lists these keys for ROLES. Raises PolicyError `bad-request` on an impossible threshold."""
+    """An unsigned root that lists these keys for ROLES.
+
+    Raises PolicyError `bad-request` on an impossible threshold, or where two keys have one name.
+    """
     by_id = {role: {key.keyid: key for key in listed[role]} for role in ROLES}
+    named = [keys.name_of(key) for members in by_id.values() for key in members.values()]
+    for name in named:
+        if named.count(name) > 1:
+            raise PolicyError("bad-request", f"two keys are called {name}: give one's .pub file another name")
     for role, threshold in thresholds.items():
         if type(threshold) is not int or not 1 <= threshold <= len(by_id[role]):
             raise PolicyError("bad-request", f"threshold {shown(threshold)} of {len(by_id[role])} {role} keys")

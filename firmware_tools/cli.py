@@ -32,6 +32,7 @@ from firmware_tools.signing import Reviewed, Signed
 from firmware_tools.statement import release_lines
 from firmware_tools.terminal import Terminal, read_passphrase
 from fleet_protocol.errors import FleetError, PolicyError
+from fleet_protocol.ids import is_id
 from fleet_protocol.payload import to_value
 
 app: Final = typer.Typer(
@@ -372,7 +373,9 @@ def _words(line: str | None) -> list[str] | None:
 
 
 def _public(paths: list[Path] | None) -> list[Key]:
-    return [keys.read_public(path) for path in paths or ()]
+    """The keys, called as their files are where that can be a name: their holders know them by it."""
+    found = ((keys.read_public(path), path.stem) for path in paths or ())
+    return [keys.named(key, name) if is_id(name) else key for key, name in found]
 
 
 def _next_step(terminal: Terminal, directory: Path) -> None:

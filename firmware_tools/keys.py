@@ -93,6 +93,11 @@ def named(key: Key, name: str) -> Key:
     return SSlibKey.from_dict(key.keyid, members)
 
 
+def named_at_least(key: Key, name: str) -> Key:
+    """The public key with its own name for people, or with this one where it has none."""
+    return key if is_id(key.unrecognized_fields.get(NAME_MEMBER)) else named(key, name)
+
+
 def name_of(key: Key) -> str:
     """The key's name for people, or the head of its id where it has none."""
     name: str = key.unrecognized_fields.get(NAME_MEMBER, "")

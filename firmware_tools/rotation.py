@@ -128,7 +128,7 @@ def _added(fleet: Fleet, listed: Listed, change: KeyChange) -> list[tuple[Path, 
         for key, name in zip(public, names, strict=True):
             if any(key.keyid in members for members in listed.values()):
                 raise PolicyError("bad-request", f"the key {keys.name_of(key)} is listed already")
-            listed[role][key.keyid] = keys.named(key, name)
+            listed[role][key.keyid] = keys.named_at_least(key, name)
         places = [fleet.offline / f"{name}.pem" for name in names[len(public) - len(fresh) :]]
         made += list(zip(places, fresh, strict=True))
     for role in change.online:

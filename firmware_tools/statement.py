@@ -98,7 +98,7 @@ def _key_changes(old: KeySet, new: KeySet) -> Iterator[str]:
 
 
 def _names(role: KeySet) -> list[str]:
-    return sorted(name_of(key) for key in role.keys.values())
+    return sorted(f"{name_of(key)} ({plain(keyid)[:8]})" for keyid, key in role.keys.items())
 
 
 def _check(check: HealthCheck) -> str:

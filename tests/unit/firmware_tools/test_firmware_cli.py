@@ -129,11 +129,21 @@ def test_holders_at_home(run: Run) -> None:
     given += ["--targets-key", "targets-a.pub", "--targets-key", "targets-b.pub"]
     assert "delete it here" not in ok(run("init", "f", "--fleet", "acme", "--keys", 2, *given))
     assert not Path("f/offline").exists()
+    assert "may still sign: root-a, root-b" in ok(run("inspect", "f"))
     draft = Path("f/draft/root.json")
     Path("copy.json").write_bytes(draft.read_bytes())
     assert "without offline/ and online/, to the next holder" in ok(run("sign", "f", "--key", "root-a.pem", "--yes"))
     ok(run("sign", "f", "--key", "root-b.pem", "--yes"))
     assert "1.targets.json" in ok(run("sign", "f", "--key", "targets-a.pem", "--key", "targets-b.pem", "--yes"))
+    heads = [json.loads(Path(f"targets-{name}.pub").read_bytes())["keyid"][:8] for name in "ab"]
+    assert f"2 of 2 must sign: targets-a ({heads[0]}), targets-b ({heads[1]})" in ok(run("inspect", "f"))
+    ok(run("key", "new/targets-a.pem", "--no-passphrase"))
+    ok(run("key", "Targets C.pem", "--no-passphrase"))
+    assert "two keys are called targets-a" in mistake(run("rotate", "f", "--targets-key", "new/targets-a.pub"))
+    more = ("--targets-key", "new/targets-a.pub", "--targets-key", "Targets C.pub")
+    ok(run("rotate", "f", "--remove", "targets-a", *more))
+    out = ok(run("sign", "f", "--key", "root-a.pem", "--key", "root-b.pem", "--yes"))
+    assert "NEW KEY targets-a" in out and "NEW KEY targets-2" in out and "REMOVED KEY targets-a" in out
 
 
 def test_the_fingerprint_that_is_expected(ready: Run) -> None:

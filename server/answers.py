@@ -133,10 +133,11 @@ class Counts(TypedDict):
 
 @with_config(_OPEN)
 class WaveRow(TypedDict):
-    """One wave: a cumulative share in percent, and devices by name."""
+    """One wave: a cumulative share in percent, devices by name, and how many take part once it is open."""
 
     share: float
     devices: list[str]
+    selected: int
 
 
 @with_config(_OPEN)

@@ -16,11 +16,15 @@ class ReasonBody(Body):
 
 
 class WaveAnswer(BaseModel):
-    """One wave: a cumulative share in percent, devices by name, and whether it is open."""
+    """One wave: a cumulative share in percent, devices by name, and whether it is open.
+
+    `selected` is how many devices take part once it is open; of a wave that is not open yet, as the group is now.
+    """
 
     share: float
     devices: list[str]
     open: bool
+    selected: int
 
 
 class CountsAnswer(BaseModel):
@@ -87,8 +91,10 @@ class JobAnswer(BaseModel):
             "superseded": job.superseded,
             "wave": rollout.wave,
             "waves": [
-                WaveAnswer(share=wave.share_bp / 100, devices=list(wave.devices), open=index <= rollout.wave)
-                for index, wave in enumerate(rollout.policy.waves)
+                WaveAnswer(
+                    share=wave.share_bp / 100, devices=list(wave.devices), open=index <= rollout.wave, selected=size
+                )
+                for index, (wave, size) in enumerate(zip(rollout.policy.waves, view.sizes, strict=True))
             ],
             "reason": rollout.reason,
             "description": job.description,

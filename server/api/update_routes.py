@@ -6,8 +6,10 @@ from fastapi import APIRouter, Query, Response
 
 from server.api.update_bodies import JobAnswer, JobsAnswer, ReasonBody, RetriedAnswer
 from server.api.use_cases import UseCases
-from server.domain.rollout import RolloutState
+from server.domain.job import Job
+from server.domain.rollout import Rollout, RolloutState
 from server.domain.verbs import Verb
+from server.ports import Reads
 from server.services import job_view
 from server.services.job_view import JobView
 from server.services.steering import find
@@ -47,7 +49,7 @@ def _add_views(routes: APIRouter, cases: UseCases) -> None:
             found = {rollout.id: rollout for rollout in reads.rollouts(group, state)}
             jobs = [job for job in reads.jobs(group) if job.id in found]
             newest = sorted(jobs, key=lambda job: (job.created_s, job.id), reverse=True)[:most]
-            views = [job_view.view(reads, job, found[job.id], now_s) for job in newest]
+            views = [_counted(cases, reads, job, found[job.id], now_s) for job in newest]
         return JobsAnswer(updates=[JobAnswer.of(view) for view in views])
 
     @routes.get("/{job_id}")
@@ -97,4 +99,10 @@ def _steer(cases: UseCases, job_id: str, verb: Verb, body: ReasonBody | None) ->
 def _view(cases: UseCases, job_id: str) -> JobView:
     with cases.store.read() as reads:
         job, rollout = find(reads, job_id)
-        return job_view.view(reads, job, rollout, cases.clock.now_s())
+        return _counted(cases, reads, job, rollout, cases.clock.now_s())
+
+
+def _counted(cases: UseCases, reads: Reads, job: Job, rollout: Rollout, now_s: float) -> JobView:
+    contents = cases.catalogue.contents
+    release = None if contents is None else contents.release(rollout.package, rollout.version)
+    return job_view.view(reads, job, rollout, now_s, None if release is None else release.classes)

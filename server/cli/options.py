@@ -35,15 +35,15 @@ DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id
 InGroup = Annotated[str | None, typer.Option("--group", help="Only this group.")]
 
 
-def percentages(text: str) -> list[dict[str, float]]:
-    """`5,25,100` as the waves of a request, or PolicyError `bad-request`."""
+def percentages(text: str) -> list[float]:
+    """`5,25,100` as the shares of a request's waves, or PolicyError `bad-request`."""
     try:
         shares = [float(part.strip().removesuffix("%")) for part in text.split(",")]
     except ValueError:
         raise PolicyError("bad-request", f"--waves {text!r}: give percentages, such as 5,25,100") from None
     if shares != sorted(shares) or not all(0 <= share <= 100 for share in shares):
         raise PolicyError("bad-request", f"--waves {text!r}: no wave is narrower than the one before, none over 100")
-    return [{"share": share} for share in shares]
+    return shares
 
 
 def names(text: str, what: str = "device") -> list[str]:

@@ -6,12 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from fleet_protocol.errors import PolicyError
+from fleet_protocol.ids import check_id
 from server.catalogue_upload import upload_catalogue
 from server.cli import tables
 from server.cli.options import AsJson, Server, Token, Watch, names, percentages
 from server.cli.session import open_session
 from server.cli.watch import is_fancy
 from server.cli.watch import watch as follow
+from server.domain.rollout import DEFAULT_SHARES
 
 
 def publish(
@@ -20,6 +22,9 @@ def publish(
     group: Annotated[str | None, typer.Option(help="The group that gets it.")] = None,
     nodes: Annotated[str | None, typer.Option(help="Devices that get it, by name: node-1,node-2.")] = None,
     waves: Annotated[str | None, typer.Option(help="Cumulative percentages: 5,25,100.")] = None,
+    canary: Annotated[
+        list[str] | None, typer.Option(metavar="DEVICE", help="In the first wave by name; may be given several times.")
+    ] = None,
     soak: Annotated[float | None, typer.Option(help="Seconds that a wave stays open before the next.")] = None,
     probation: Annotated[int | None, typer.Option(help="Seconds that a device watches before it commits.")] = None,
     failure_limit: Annotated[int | None, typer.Option(help="Failed devices that are tolerated.")] = None,
@@ -49,7 +54,7 @@ def publish(
 ) -> None:
     """Publish a release of the catalogue in waves; each opens on the evidence of the one before.
 
-    fairlead publish my-service 1.2.0 --group line-1 --waves 5,25,100 --soak 600 --watch
+    fairlead publish my-service 1.2.0 --group line-1 --waves 5,25,100 --canary node-1 --soak 600 --watch
     """
     with open_session(server, token, as_json=as_json) as session:
         if (group is None) == (nodes is None):
@@ -58,7 +63,7 @@ def publish(
             "update_id": update_id,
             "group": group,
             "target_nodes": None if nodes is None else names(nodes),
-            "waves": None if waves is None else percentages(waves),
+            "waves": _waves(waves, canary or [], to_group=group is not None),
             "soak_s": soak,
             "probation_s": probation,
             "failure_limit": failure_limit,
@@ -82,3 +87,16 @@ def publish(
             session.show(job, lambda: tables.rollout(job, fancy=is_fancy(session)))
             return
         raise typer.Exit(follow(session, [job["job_id"]]))
+
+
+def _waves(waves: str | None, canaries: list[str], *, to_group: bool) -> list[dict[str, Any]] | None:
+    """The waves of the request; None where the server's own will do."""
+    if waves is None and not canaries:
+        return None
+    shares = [share_bp / 100 for share_bp in DEFAULT_SHARES] if waves is None else percentages(waves)
+    asked: list[dict[str, Any]] = [{"share": share} for share in shares]
+    if canaries:
+        if not to_group:
+            raise PolicyError("bad-request", "--canary goes with --group: --nodes get the release at once")
+        asked[0]["devices"] = [check_id(device, "device") for device in canaries]
+    return asked

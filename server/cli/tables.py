@@ -15,6 +15,7 @@ from server.cli import printable
 _STATE_STYLES: Final = {"complete": "green", "active": "cyan", "held": "yellow", "recalled": "red"}
 _COUNTS: Final = ("devices", "selected", "committed", "failed", "withdrawn", "in_progress", "silent", "waiting")
 _BAR_WIDTH: Final = 40
+NOBODY: Final = "nobody takes part: the group has no device that the waves reach and the release fits"
 
 
 def devices(nodes: Sequence[Node]) -> RenderableType:
@@ -59,6 +60,8 @@ def rollout(job: Job, *, fancy: bool = False) -> RenderableType:
     lines.append(_progress("whole group", counts["committed"], counts["failed"], counts["devices"], fancy=fancy))
     told: Mapping[str, Any] = dict(counts)
     lines.append(Text("  " + "  ".join(f"{name.replace('_', ' ')} {told[name]}" for name in _COUNTS)))
+    if nobody(job):
+        lines.append(Text(f"  {NOBODY}", "yellow"))
     if job["expires"] is not None and job["state"] in ("active", "complete"):
         lines.append(Text(f"  no device begins after {_local(job['expires'])}", "dim"))
     if job["reason"]:
@@ -67,6 +70,11 @@ def rollout(job: Job, *, fancy: bool = False) -> RenderableType:
         detail = f" ({failure['detail']})" if failure["detail"] else ""
         lines.append(Text("  " + printable.line(f"{failure['device']}: {failure['code']}{detail}"), "red"))
     return Group(*lines)
+
+
+def nobody(job: Job) -> bool:
+    """Whether a wave is open and yet no device takes part."""
+    return job["wave"] >= 0 and not job["waves"][job["wave"]]["selected"]
 
 
 def server(health: Health, jobs: Sequence[Job]) -> RenderableType:
@@ -129,7 +137,8 @@ def _wave(job: Job, index: int) -> str:
     wave = job["waves"][index]
     named = f" and {', '.join(wave['devices'])}" if wave["devices"] else ""
     standing = "open" if index <= job["wave"] else "not yet"
-    return printable.line(f"wave {index + 1} of {len(job['waves'])}: {wave['share']:g} %{named}, {standing}")
+    size = "1 device" if wave["selected"] == 1 else f"{wave['selected']} devices"
+    return printable.line(f"wave {index + 1} of {len(job['waves'])}: {wave['share']:g} %{named}, {size}, {standing}")
 
 
 def _cells(*values: Any) -> list[str]:

@@ -101,12 +101,14 @@ def _drawn(jobs: Sequence[Job], away: str = "", *, fancy: bool) -> RenderableTyp
 
 def _line(job: Job) -> str:
     counts = job["counts"]
+    empty = f", {tables.NOBODY}" if tables.nobody(job) else ""
     reason = f", because {job['reason']}" if job["reason"] else ""
     failures = "".join(f", {row['device']}: {row['code']} ({row['detail']})" for row in job["failures"])
     return printable.line(
         f"{job['job_id']} {job['state']}, wave {job['wave'] + 1} of {len(job['waves'])}, "
-        f"committed {counts['committed']} of {counts['devices']}, failed {counts['failed']}, "
-        f"in progress {counts['in_progress']}, silent {counts['silent']}{reason}{failures}"
+        f"committed {counts['committed']} of {counts['devices']}, selected {counts['selected']}, "
+        f"failed {counts['failed']}, in progress {counts['in_progress']}, silent {counts['silent']}"
+        f"{empty}{reason}{failures}"
     )
 
 

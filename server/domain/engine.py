@@ -9,13 +9,17 @@ E3. Silence is evidence against a comparable arm: more silent devices than `sile
     silent among devices not selected yet, hold the rollout. Silence never recalls: nobody said that anything failed.
 E4. Silence is never health: a wave passes by devices that committed and said so themselves.
 E5. No wave opens before the one before it has passed: it has soaked, and `success_rate` of its devices, at least
-    one, have committed. A wave that selects nobody passes by its soak alone.
+    one, have committed. A wave selects nobody only where nobody is left to select, or where it asks for no larger
+    share than the one before and names nobody who is left; then it passes by its soak alone.
 E6. An operator's `advance` stands in for E5 once. It never overrules E1 to E3.
 E7. The last wave's passing completes the rollout.
 E8. At most one decision at a time, and deciding twice changes nothing: evidence counted for another wave than the
     present one opens nothing.
 E9. Resuming excuses the failures and the silence that the operator could see; what comes after counts anew.
 E10. A rollout that has expired opens no wave: it is complete if its last wave has passed by then, and else held.
+E11. A wave that asks for a larger share than the one before selects somebody as long as anybody is left: where its
+    share holds nobody new and it names nobody, it is raised to just above the lowest bucket that is left. Decided when
+    the wave opens, and kept: no share falls by what joins or leaves the group later.
 """
 
 import math
@@ -56,10 +60,11 @@ def decide(rollout: Rollout, seen: Observations, now_s: float) -> list[Decision]
 def apply(rollout: Rollout, decision: Decision, now_s: float) -> Rollout:
     """The rollout after a decision; applying one twice is applying it once."""
     match decision:
-        case OpenWave(index=index):
+        case OpenWave(index=index, share_bp=share_bp):
             if index <= rollout.wave:
                 return rollout
-            return replace(rollout, wave=index, wave_opened_s=now_s, advance=False)
+            shares = (*(share_of(rollout, wave) for wave in range(index)), share_bp)
+            return replace(rollout, wave=index, shares=shares, wave_opened_s=now_s, advance=False)
         case Hold(reason=reason):
             return replace(rollout, state=RolloutState.HELD, reason=reason, advance=False)
         case Recall(reason=reason):
@@ -81,9 +86,26 @@ def resume(rollout: Rollout, seen: Observations) -> Rollout:
     )
 
 
-def share_of(rollout: Rollout) -> int:
-    """The share of the group that takes part now, in basis points; 0 before the first wave."""
-    return 0 if rollout.wave < 0 else rollout.policy.waves[rollout.wave].share_bp
+def share_of(rollout: Rollout, wave: int | None = None) -> int:
+    """The share of the group that takes part, in basis points, once this wave is open; without one, now.
+
+    0 before the first wave.
+    """
+    index = rollout.wave if wave is None else wave
+    if index < 0:
+        return 0
+    return rollout.shares[index] if index < len(rollout.shares) else rollout.policy.waves[index].share_bp
+
+
+def next_share(rollout: Rollout, lowest_left: int | None, next_named: int) -> int:
+    """The share with which the next wave opens (E11); see Observations for the arguments."""
+    index = rollout.wave + 1
+    asked_bp = rollout.policy.waves[index].share_bp
+    before_bp = rollout.policy.waves[index - 1].share_bp if index else 0
+    share_bp = max(asked_bp, share_of(rollout))
+    if asked_bp <= before_bp or next_named or lowest_left is None:
+        return share_bp
+    return max(share_bp, lowest_left + 1)
 
 
 def named_devices(rollout: Rollout) -> tuple[str, ...]:
@@ -120,7 +142,7 @@ def _progress(rollout: Rollout, seen: Observations, now_s: float) -> list[Decisi
     if rollout.wave >= 0 and not rollout.advance and not _passed(rollout, seen, now_s):
         return []
     if rollout.wave + 1 < len(rollout.policy.waves):
-        return [OpenWave(index=rollout.wave + 1)]
+        return [OpenWave(index=rollout.wave + 1, share_bp=next_share(rollout, seen.lowest_left, seen.next_named))]
     return [Complete()] if _passed(rollout, seen, now_s) else []
 
 

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from fleet_protocol import limits
 from fleet_protocol.errors import PolicyError
 
 FailureAction = Literal["recall", "hold"]
+DEFAULT_SHARES: Final = (500, 2_500, 10_000)
+"""Of the waves, in basis points, where an operator names none."""
 
 
 class RolloutState(StrEnum):
@@ -81,6 +83,8 @@ class Rollout:
     policy: Policy
     state: RolloutState = RolloutState.ACTIVE
     wave: int = -1
+    shares: tuple[int, ...] = ()
+    """By wave, the share in basis points with which it was opened; a wave that is not here has its policy's."""
     wave_opened_s: float | None = None
     advance: bool = False
     """An operator asked to open the next wave without waiting for the evidence."""
@@ -129,15 +133,20 @@ class Observations:
     """Devices of all open waves together."""
     control: Arm
     """Devices of the group that are not selected yet."""
+    lowest_left: int | None = None
+    """The lowest bucket in the control arm; None where nobody is left."""
+    next_named: int = 0
+    """How many devices of the control arm the next wave names."""
     failures: tuple[FailureSeen, ...] = ()
     """A few of the newest failures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenWave:
-    """Open the wave with this index."""
+    """Open the wave with this index, with this share of the group in basis points."""
 
     index: int
+    share_bp: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

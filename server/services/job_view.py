@@ -1,17 +1,16 @@
 """What people are shown of an update: the operator's request, how far it is, and why."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fleet_protocol.manifest import bucket
-from server.domain import engine
 from server.domain.evidence import Word, word
 from server.domain.fleet import AttemptSeen, Device
 from server.domain.job import Job
 from server.domain.rollout import FailureSeen, Rollout
 from server.ports import Reads
+from server.services.selection import Census, Selection, sizes
 
 FAILURES_MOST: Final = 20
 Place = Word | Literal["in_progress", "waiting"]
@@ -42,15 +41,23 @@ class JobView:
     job: Job
     rollout: Rollout
     counts: Counts
+    sizes: tuple[int, ...]
+    """By wave, how many devices take part once it is open; of the later waves, as the group is now."""
     failures: tuple[FailureSeen, ...]
 
 
-def view(work: Reads, job: Job, rollout: Rollout, now_s: float) -> JobView:
-    """Count the group's devices from their own signed reports. One device, one place."""
+def view(work: Reads, job: Job, rollout: Rollout, now_s: float, classes: Collection[str] | None = None) -> JobView:
+    """Count the group's devices from their own signed reports. One device, one place.
+
+    `classes` are those that the release fits: with them, waves are sized as the engine does it.
+    """
     devices = work.devices(rollout.group)
+    everybody = Census.of([device.id for device in devices], job.salt, {})
+    fitting = [device.id for device in devices if classes is None or device.device_class in classes]
+    now = Selection.of(rollout, rollout.wave)
     attempts = {attempt.device: attempt for attempt in work.attempts(rollout.id)}
     failed = [attempt for attempt in attempts.values() if has_failed(rollout, attempt)]
-    selected = [device for device in devices if takes_part(job, rollout, device.id)]
+    selected = [device for device in devices if now.holds(device.id, everybody.buckets[device.id])]
     places = Counter(_place(rollout, attempts.get(device.id)) for device in selected)
     unfinished = [d for d in selected if _place(rollout, attempts.get(d.id)) in ("in_progress", "waiting")]
     return JobView(
@@ -66,13 +73,9 @@ def view(work: Reads, job: Job, rollout: Rollout, now_s: float) -> JobView:
             silent=sum(_is_silent(device, rollout, now_s) for device in unfinished),
             waiting=places["waiting"],
         ),
+        sizes=sizes(rollout, Census.of(fitting, job.salt, everybody.buckets)),
         failures=_failures(failed),
     )
-
-
-def takes_part(job: Job, rollout: Rollout, device: str) -> bool:
-    """Whether an open wave includes the device, as the device itself would say."""
-    return device in engine.named_devices(rollout) or bucket(job.salt, device) < engine.share_of(rollout)
 
 
 def has_failed(rollout: Rollout, attempt: AttemptSeen) -> bool:

@@ -1,7 +1,8 @@
 """From rows to evidence: how the devices of a rollout are doing, in the two arms that the engine compares.
 
-1. A device is selected when it is named by an open wave, or its bucket lies below the newest open wave's share: the
-   same arithmetic by which the device itself decides. Only devices of the group, enrolled now, are counted.
+1. A device is selected when it is named by an open wave, or its bucket lies below the newest open wave's share, as it
+   was decided when that opened: the same arithmetic by which the device itself decides. Only devices of the group,
+   enrolled now, are counted.
 2. One device has one vote: how its newest attempt at this deployment stands, by its own signed report.
 3. What that is worth is for server.domain.evidence to say (V1 to V4).
 4. A device that was withdrawn is in its arm, and neither committed, failed nor silent.
@@ -17,17 +18,16 @@ somebody joins or leaves.
 
 import heapq
 import threading
-from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from fleet_protocol.errors import PolicyError
-from fleet_protocol.manifest import bucket
 from server.domain.evidence import word
 from server.domain.rollout import Arm, FailureSeen, Observations, Rollout
 from server.ports import Member, Reads, Vote
+from server.services.selection import Census, Selection, named_next
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -38,41 +38,11 @@ _LEDGERS_MOST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Census:
-    """The buckets of one group's devices under one salt."""
+class _Kept:
+    """A census, and the roster of which it was made."""
 
     stamp: tuple[int, int]
-    buckets: Mapping[str, int]
-    order: list[int]
-    """All buckets, sorted."""
-
-    def below(self, share_bp: int) -> int:
-        """How many buckets lie below the share."""
-        return bisect_left(self.order, share_bp)
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Who takes part in a rollout: by share, or by name."""
-
-    share_bp: int
-    named: frozenset[str]
-
-    @classmethod
-    def of(cls, rollout: Rollout, wave: int) -> "Selection":
-        """Everybody that the waves up to this index select; nobody for an index below 0."""
-        waves = rollout.policy.waves[: max(0, wave + 1)]
-        named = frozenset(device for each in waves for device in each.devices)
-        return cls(waves[-1].share_bp if waves else 0, named)
-
-    def holds(self, device: str, place: int) -> bool:
-        """Whether the device with this bucket takes part (rule 1)."""
-        return place < self.share_bp or device in self.named
-
-    def size(self, census: _Census) -> int:
-        """How many devices of the census take part."""
-        extra = sum(1 for name in self.named if census.buckets.get(name, -1) >= self.share_bp)
-        return census.below(self.share_bp) + extra
+    census: Census
 
 
 class Observer:
@@ -81,7 +51,7 @@ class Observer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rosters: OrderedDict[str, tuple[tuple[int, int], list[Member]]] = OrderedDict()
-        self._censuses: OrderedDict[tuple[str, str, frozenset[str] | None], _Census] = OrderedDict()
+        self._censuses: OrderedDict[tuple[str, str, frozenset[str] | None], _Kept] = OrderedDict()
         self._ledgers: OrderedDict[str, _Ledger] = OrderedDict()
 
     def observe(
@@ -101,17 +71,17 @@ class Observer:
             silent = ledger.silent(_unheard(work, rollout, now_s))
             return ledger.observations(silent, _failures(work, rollout, ledger.failed.values()))
 
-    def _census(self, work: Reads, group: str, salt: str, classes: Collection[str] | None) -> _Census:
+    def _census(self, work: Reads, group: str, salt: str, classes: Collection[str] | None) -> Census:
         stamp, members = self._roster(work, group)
         wanted = None if classes is None else frozenset(classes)
         key = (group, salt, wanted)
         known = self._censuses.get(key)
         if known is None or known.stamp != stamp:
             names = [each.device for each in members if wanted is None or each.device_class in wanted]
-            known = _census(stamp, names, salt, known.buckets if known else {})
+            known = _Kept(stamp, Census.of(names, salt, known.census.buckets if known else {}))
             self._censuses[key] = known
         _keep_newest(self._censuses, key, _CENSUSES_MOST)
-        return known
+        return known.census
 
     def _roster(self, work: Reads, group: str) -> tuple[tuple[int, int], list[Member]]:
         stamp = work.roster_stamp(group)
@@ -122,7 +92,7 @@ class Observer:
         _keep_newest(self._rosters, group, _ROSTERS_MOST)
         return known
 
-    def _ledger(self, rollout: Rollout, census: _Census) -> "_Ledger":
+    def _ledger(self, rollout: Rollout, census: Census) -> "_Ledger":
         known = self._ledgers.get(rollout.id)
         if known is None or not known.is_of(rollout, census):
             known = _Ledger(rollout, census)
@@ -134,7 +104,7 @@ class Observer:
 class _Ledger:
     """The votes about one rollout, counted by arm; `wave` is a part of `treated`."""
 
-    def __init__(self, rollout: Rollout, census: _Census) -> None:
+    def __init__(self, rollout: Rollout, census: Census) -> None:
         self._rollout = rollout
         self._census = census
         self._before = Selection.of(rollout, rollout.wave - 1)
@@ -147,11 +117,11 @@ class _Ledger:
         self.newest = 0
         """The newest change that is counted."""
 
-    def is_of(self, rollout: Rollout, census: _Census) -> bool:
+    def is_of(self, rollout: Rollout, census: Census) -> bool:
         """Whether what was counted still stands: the same devices, waves and version."""
         mine = self._rollout
-        same = (mine.wave, mine.version, mine.policy.waves) == (rollout.wave, rollout.version, rollout.policy.waves)
-        return same and self._census is census
+        same = (mine.wave, mine.shares, mine.version) == (rollout.wave, rollout.shares, rollout.version)
+        return same and mine.policy.waves == rollout.policy.waves and self._census is census
 
     def add(self, votes: Iterable[Vote]) -> None:
         """Count votes that are new; each replaces the device's older one (rule 2)."""
@@ -192,6 +162,8 @@ class _Ledger:
             wave=arm("wave", now - before),
             treated=arm("treated", now),
             control=replace(arm("control", len(census.order) - now), committed=0, failed=0),
+            lowest_left=self._now.lowest_left(census),
+            next_named=self._now.left(named_next(self._rollout), census),
             failures=failures,
         )
 
@@ -203,11 +175,6 @@ class _Ledger:
             arms.append("wave")
         for arm in arms:
             sums[arm, what] = sums.get((arm, what), 0) + by
-
-
-def _census(stamp: tuple[int, int], names: Iterable[str], salt: str, known: Mapping[str, int]) -> _Census:
-    buckets = {name: known[name] if name in known else bucket(salt, name) for name in names}
-    return _Census(stamp, buckets, sorted(buckets.values()))
 
 
 def _unheard(work: Reads, rollout: Rollout, now_s: float) -> list[str]:

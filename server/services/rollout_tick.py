@@ -160,10 +160,11 @@ def _settled(rollout: Rollout) -> bool:
 
 def _words(decision: Decision, rollout: Rollout) -> tuple[str, str]:
     match decision:
-        case OpenWave(index=index):
+        case OpenWave(index=index, share_bp=share_bp):
             wave = rollout.policy.waves[index]
             named = f" and {len(wave.devices)} named device(s)" if wave.devices else ""
-            return "open-wave", f"{index + 1} of {len(rollout.policy.waves)}: {wave.share_bp / 100:g} %{named}"
+            asked = f", asked for {wave.share_bp / 100:g} %" if share_bp != wave.share_bp else ""
+            return "open-wave", f"{index + 1} of {len(rollout.policy.waves)}: {share_bp / 100:g} %{named}{asked}"
         case Hold(reason=reason):
             return "hold", reason
         case Recall(reason=reason):

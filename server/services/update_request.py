@@ -12,10 +12,9 @@ from fleet_protocol.ids import check_id, check_version
 from fleet_protocol.manifest import Source, Window
 from fleet_protocol.timestamps import parse_time
 from server.domain.job import UpdateType
-from server.domain.rollout import FailureAction, Policy, Wave
+from server.domain.rollout import DEFAULT_SHARES, FailureAction, Policy, Wave
 from server.services.catalogue_state import Release
 
-DEFAULT_SHARES: Final = (500, 2_500, 10_000)
 _DAY_S: Final = 86_400
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -85,7 +84,9 @@ class UpdateRequest(BaseModel):
     group: Id | None = None
     description: Annotated[str, Field(max_length=1_024)] = ""
     waves: Annotated[tuple[WaveRequest, ...], Field(min_length=1, max_length=64)] | None = Field(
-        None, description="Default: 5 %, 25 % and 100 % of the group."
+        None,
+        description="Default: 5 %, 25 % and 100 % of the group. A wave that asks for more than the one before takes "
+        "one device at least, as long as any is left.",
     )
     soak_s: Annotated[float, Field(ge=0, le=30 * _DAY_S)] = 300.0
     failure_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 0
@@ -110,6 +111,8 @@ class UpdateRequest(BaseModel):
             raise ValueError("target_nodes names no device")
         if self.target_nodes is not None and self.waves is not None:
             raise ValueError("waves go with a group; target_nodes are one wave")
+        if self.waves is not None and not any(wave.share or wave.devices for wave in self.waves):
+            raise ValueError("waves without a share and without devices reach nobody")
         return self
 
     def policy(self, now_s: float) -> Policy:

@@ -132,7 +132,10 @@ def job(state: str = "active", **other: Any) -> dict[str, Any]:
         "state": state,
         "superseded": False,
         "wave": 0,
-        "waves": [{"share": 50.0, "devices": ["node-1"], "open": True}, {"share": 100.0, "devices": [], "open": False}],
+        "waves": [
+            {"share": 50.0, "devices": ["node-1"], "open": True, "selected": 2},
+            {"share": 100.0, "devices": [], "open": False, "selected": 4},
+        ],
         "reason": "",
         "description": "",
         "created": 1_700_000_000.0,

@@ -120,6 +120,39 @@ def test_publish_sends_what_was_asked_for_and_nothing_else(api: ScriptedApi, her
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "waves"),
+    [
+        (["--waves", "0,100", "--canary", "node-1"], [{"share": 0.0, "devices": ["node-1"]}, {"share": 100.0}]),
+        (
+            ["--canary", "node-1", "--canary", "node-2"],
+            [{"share": 5.0, "devices": ["node-1", "node-2"]}, {"share": 25.0}, {"share": 100.0}],
+        ),
+    ],
+)
+def test_canaries_are_in_the_first_wave_by_name(
+    api: ScriptedApi, here: CommandHere, words: list[str], waves: list[dict[str, object]]
+) -> None:
+    api.says("POST /api/updates", job())
+    assert here.run("publish", "web", "1.1.0", "--group", "line-1", *words).status == 0
+    assert api.asked[0].body["waves"] == waves
+
+
+def test_a_rollout_says_how_many_devices_each_wave_selects(api: ScriptedApi, here: CommandHere) -> None:
+    api.says("GET /api/updates/d-1", job())
+    told = here.run("status", "d-1").out
+    assert "wave 1 of 2: 50 % and node-1, 2 devices, open" in told
+    assert "wave 2 of 2: 100 %, 4 devices, not yet" in told
+    assert "nobody takes part" not in told
+
+
+def test_a_rollout_that_reaches_nobody_says_so(api: ScriptedApi, here: CommandHere) -> None:
+    nobody = job("complete", waves=[{"share": 100.0, "devices": [], "open": True, "selected": 0}])
+    api.says("GET /api/updates/d-1", nobody)
+    for words in (["status", "d-1"], ["status", "d-1", "--watch"]):
+        assert "nobody takes part" in here.run(*words).out
+
+
 def test_an_update_says_when_no_device_begins_any_more(api: ScriptedApi, here: CommandHere) -> None:
     api.says("GET /api/updates/d-1", job() | {"expires": 1_700_086_400.0})
     assert "no device begins after 2023-11-1" in here.run("status", "d-1").out
@@ -220,6 +253,8 @@ MISTAKES = {
     "waves that shrink": (["publish", "w", "1", "--group", "g", "--waves", "50,5"], "narrower"),
     "nobody gets it": (["publish", "w", "1"], "--group NAME or --nodes"),
     "both get it": (["publish", "w", "1", "--group", "g", "--nodes", "a"], "--group NAME or --nodes"),
+    "canaries without a group": (["publish", "w", "1", "--nodes", "a", "--canary", "a"], "--canary goes with --group"),
+    "no canary's name": (["publish", "w", "1", "--group", "g", "--canary", "B/c"], "(schema)"),
     "no node's name": (["publish", "w", "1", "--nodes", "a,B/c"], "(schema)"),
     "no nodes at all": (["publish", "w", "1", "--nodes", ","], "names no device"),
     "a job's name": (["status", "../health"], "is no name"),

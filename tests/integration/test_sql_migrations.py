@@ -70,7 +70,12 @@ def test_a_database_of_the_first_schema_is_upgraded_with_what_it_holds(url: str)
     with store.begin() as work:
         work.put_group(Group(name="line-1", sequence=7))
     store.close()
-    execute(url, "DROP TABLE peaks", "UPDATE alembic_version SET version_num = '0001'")
+    execute(
+        url,
+        "DROP TABLE peaks",
+        "ALTER TABLE rollouts DROP COLUMN shares",
+        "UPDATE alembic_version SET version_num = '0001'",
+    )
     store = SqlStore(url)
     with store.begin() as work:
         work.raise_peak("x", 3)

@@ -110,7 +110,7 @@ class Document:
 DEVICES: Final = Shape(Device, schema.DEVICES, ("id",), frozenset({"public_key", "installed", "attacks"}))
 GROUPS: Final = Shape(Group, schema.GROUPS, ("name",))
 JOBS: Final = Shape(Job, schema.JOBS, ("id",), frozenset({"targets", "sources", "fallback", "window"}))
-ROLLOUTS: Final = Shape(Rollout, schema.ROLLOUTS, ("id",), frozenset({"policy"}))
+ROLLOUTS: Final = Shape(Rollout, schema.ROLLOUTS, ("id",), frozenset({"policy", "shares"}))
 ATTEMPTS: Final = Shape(AttemptSeen, schema.ATTEMPTS, ("deployment", "device"))
 READINGS: Final = Shape(Reading, schema.READINGS, ("device", "kind"))
 DOCUMENTS: Final = Shape(Document, schema.DOCUMENTS, ("topic",))

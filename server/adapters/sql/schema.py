@@ -98,6 +98,7 @@ ROLLOUTS: Final = Table(
     Column("policy", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("wave", Integer, nullable=False),
+    Column("shares", Text, nullable=False, server_default="[]"),
     Column("wave_opened_s", Double),
     Column("advance", SmallInteger, nullable=False),
     Column("reason", Text, nullable=False),

@@ -9,8 +9,8 @@ from server.cli.watch import pause_s
 
 
 def test_percentages_are_the_requests_waves() -> None:
-    assert percentages("5, 25%,100") == [{"share": 5.0}, {"share": 25.0}, {"share": 100.0}]
-    assert percentages("0.5") == [{"share": 0.5}]
+    assert percentages("5, 25%,100") == [5.0, 25.0, 100.0]
+    assert percentages("0.5") == [0.5]
 
 
 @pytest.mark.parametrize("text", ["", "x", "5;25", "-1,100", "25,5", "100.1", "nan", "inf", "5,,25"])

@@ -177,7 +177,9 @@ def test_a_removed_device_is_forgotten(stack: ServerStack, client: Client) -> No
 def test_an_update_and_its_verbs(stack: ServerStack, client: Client) -> None:
     job = publish(client, update_id="monday", waves=[{"share": 50, "devices": ["node-1"]}, {"share": 100}], soak_s=0)
     assert (job["job_id"], job["state"], job["wave"], job["superseded"]) == ("monday", "active", -1, False)
-    assert job["waves"][0] == {"share": 50.0, "devices": ["node-1"], "open": False}
+    first, last = job["waves"]
+    assert 1 <= first.pop("selected") <= last.pop("selected") == job["counts"]["devices"]
+    assert first == {"share": 50.0, "devices": ["node-1"], "open": False}
     assert job["counts"]["devices"] == 2
     stack.tick()
     shown = client.get("/api/updates/monday").json()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.domain.engine import apply, decide, named_devices, resume, share_of
+from server.domain.engine import apply, decide, named_devices, next_share, resume, share_of
 from server.domain.rollout import (
     Arm,
     Complete,
@@ -36,8 +36,8 @@ OPEN = replace(FRESH, wave=0, wave_opened_s=1_000.0)
 NOBODY = Arm()
 
 
-def seen(of_wave=0, wave=NOBODY, treated=None, control=NOBODY, failures=()):
-    return Observations(of_wave=of_wave, wave=wave, treated=treated or wave, control=control, failures=failures)
+def seen(of_wave=0, wave=NOBODY, treated=None, control=NOBODY, **more):
+    return Observations(of_wave=of_wave, wave=wave, treated=treated or wave, control=control, **more)
 
 
 NOTHING = seen(of_wave=-1)
@@ -96,7 +96,7 @@ def test_e4_silent_devices_do_not_pass_a_wave():
 @pytest.mark.parametrize(("committed", "now_s", "opens"), [(8, 1_060, True), (7, 9_999, False), (10, 1_059, False)])
 def test_e5_a_wave_opens_after_soak_and_evidence(committed, now_s, opens):
     decisions = decide(OPEN, seen(wave=Arm(devices=10, committed=committed)), now_s)
-    assert decisions == ([OpenWave(index=1)] if opens else [])
+    assert decisions == ([OpenWave(index=1, share_bp=10_000)] if opens else [])
 
 
 def test_e5_one_commit_is_needed_even_at_a_success_rate_of_zero():
@@ -106,17 +106,17 @@ def test_e5_one_commit_is_needed_even_at_a_success_rate_of_zero():
 
 def test_e5_a_wave_without_devices_passes_by_its_soak():
     assert decide(OPEN, seen(), 1_059) == []
-    assert decide(OPEN, seen(), 1_060) == [OpenWave(index=1)]
+    assert decide(OPEN, seen(), 1_060) == [OpenWave(index=1, share_bp=10_000)]
 
 
 def test_e5_the_first_wave_needs_no_evidence():
-    assert decide(FRESH, NOTHING, 0) == [OpenWave(index=0)]
+    assert decide(FRESH, NOTHING, 0) == [OpenWave(index=0, share_bp=500)]
 
 
 def test_e6_advance_opens_one_wave_without_evidence():
     asked = replace(OPEN, advance=True)
     (decision,) = decide(asked, seen(wave=Arm(devices=10)), 1_001)
-    assert decision == OpenWave(index=1)
+    assert decision == OpenWave(index=1, share_bp=10_000)
     assert not apply(asked, decision, 1_001).advance
 
 
@@ -136,14 +136,14 @@ def test_e7_the_last_wave_completes():
 
 
 def test_e8_evidence_of_another_wave_opens_nothing():
-    reopened = apply(OPEN, OpenWave(index=1), 2_000)
+    reopened = apply(OPEN, OpenWave(index=1, share_bp=10_000), 2_000)
     impatient = replace(reopened, policy=replace(POLICY, soak_s=0))
     assert decide(impatient, PASSED, 2_000) == []
 
 
 def test_e8_applying_twice_is_applying_once():
-    once = apply(OPEN, OpenWave(index=1), 2_000)
-    assert apply(once, OpenWave(index=1), 3_000) == once
+    once = apply(OPEN, OpenWave(index=1, share_bp=10_000), 2_000)
+    assert apply(once, OpenWave(index=1, share_bp=10_000), 3_000) == once
 
 
 def test_e9_resuming_excuses_what_was_seen_and_only_that():
@@ -162,7 +162,7 @@ def test_e9_resuming_what_is_not_held_changes_nothing():
 
 def test_e10_an_expired_rollout_opens_no_wave_and_is_held():
     ending = replace(OPEN, policy=replace(POLICY, until_s=5_000.0))
-    assert decide(ending, PASSED, 4_999) == [OpenWave(index=1)]
+    assert decide(ending, PASSED, 4_999) == [OpenWave(index=1, share_bp=10_000)]
     for rollout in (ending, replace(ending, advance=True), replace(ending, wave=-1, wave_opened_s=None)):
         (decision,) = decide(rollout, PASSED, 5_000)
         assert decision == Hold(reason="expired at 1970-01-01T01:23:20Z: no device begins any more")
@@ -174,6 +174,45 @@ def test_e10_failures_speak_before_the_time_and_a_last_wave_that_passed_is_compl
     assert isinstance(decide(ending, seen(wave=Arm(devices=10, failed=9)), 6_000)[0], Recall)
     passed = seen(of_wave=1, wave=Arm(devices=10, committed=9))
     assert decide(replace(ending, wave=1), passed, 6_000) == [Complete()]
+
+
+def waves(*shares):
+    return replace(FRESH, policy=replace(POLICY, waves=tuple(Wave(share_bp=share) for share in shares)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "wave", "evidence", "share_bp"),
+    [
+        ((100, 10_000), -1, {"lowest_left": 2_717}, 2_718),
+        ((100, 10_000), -1, {"lowest_left": 99}, 100),
+        ((100, 10_000), -1, {"lowest_left": 100}, 101),
+        ((100, 10_000), -1, {"lowest_left": 2_717, "next_named": 1}, 100),
+        ((100, 10_000), -1, {}, 100),
+        ((100, 200), 0, {"lowest_left": 9_999}, 10_000),
+        ((100, 100), 0, {"lowest_left": 9_999}, 100),
+        ((0, 10_000), -1, {"lowest_left": 0}, 0),
+    ],
+)
+def test_e11_a_wave_takes_one_more_device_where_its_share_holds_none(asked, wave, evidence, share_bp):
+    """Not where it names one who is left, where nobody is, or where it asks for no more than the one before."""
+    rollout = replace(waves(*asked), wave=wave, wave_opened_s=None if wave < 0 else 0.0)
+    (decision,) = decide(rollout, seen(of_wave=wave, **evidence), 1_000)
+    assert decision == OpenWave(index=wave + 1, share_bp=share_bp)
+
+
+def test_e11_a_share_that_was_raised_stays_whatever_comes_later():
+    first = apply(waves(100, 200, 10_000), OpenWave(index=0, share_bp=2_718), 1_000)
+    assert (share_of(first), first.shares) == (2_718, (2_718,))
+    second = apply(first, OpenWave(index=1, share_bp=next_share(first, 5_000, 0)), 2_000)
+    assert (share_of(second), share_of(second, 0), second.shares) == (5_001, 2_718, (2_718, 5_001))
+    assert next_share(first, 150, 0) == 2_718, "a device that joined below the share is in already"
+    assert next_share(first, None, 0) == 2_718
+
+
+def test_e11_a_rollout_that_began_before_shares_were_kept_goes_on_with_its_policys():
+    began = replace(waves(500, 2_500, 10_000), wave=0, wave_opened_s=0.0)
+    assert (share_of(began), share_of(began, 1), share_of(began, -1)) == (500, 2_500, 0)
+    assert apply(began, OpenWave(index=1, share_bp=4_000), 1_000).shares == (500, 4_000)
 
 
 def test_the_share_and_the_names_are_those_of_all_open_waves():
@@ -196,7 +235,7 @@ def test_e2_a_share_of_failures_at_the_rate_is_tolerated():
 
 
 def test_e5_one_commit_is_enough_for_a_wave_of_one():
-    assert decide(OPEN, seen(wave=Arm(devices=1, committed=1)), 9_999) == [OpenWave(index=1)]
+    assert decide(OPEN, seen(wave=Arm(devices=1, committed=1)), 9_999) == [OpenWave(index=1, share_bp=10_000)]
 
 
 def test_e5_a_wave_whose_opening_nobody_knows_has_not_soaked():
@@ -219,4 +258,4 @@ def test_e6_whatever_ends_a_wave_ends_the_wish_to_advance(decision, state, reaso
 
 
 def test_e5_the_soak_begins_with_the_opening():
-    assert apply(OPEN, OpenWave(index=1), 2_000).wave_opened_s == 2_000
+    assert apply(OPEN, OpenWave(index=1, share_bp=10_000), 2_000).wave_opened_s == 2_000

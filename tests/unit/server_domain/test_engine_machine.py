@@ -1,6 +1,6 @@
 """The engine against a small world of devices, under every order of events that Hypothesis finds.
 
-By their numbers in `docs/invariants.md` these are the invariants S1, S2, S3, S4, S5 and S9.
+By their numbers in `docs/invariants.md` these are the invariants S1, S2, S3, S4, S5, S9 and S12.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from server.domain.engine import apply, decide, resume
+from server.domain.engine import apply, decide, resume, share_of
 from server.domain.rollout import (
     Arm,
     Complete,
@@ -24,18 +24,20 @@ from server.domain.rollout import (
 )
 
 FINAL = (RolloutState.RECALLED, RolloutState.COMPLETE)
-WAVES = (2, 3, 7)
-"""How many devices each wave adds."""
+BUCKETS = (90, 95, 3_000, 3_500, 3_900, 4_000, 5_000, 6_000, 7_000, 8_000, 9_000, 9_999)
+"""Of the devices that are there from the start."""
+SHARES = (10, 50, 4_000, 10_000)
+"""As configured: without E11, the first two waves would select nobody."""
 
 
 class EngineWorld(RuleBasedStateMachine):
-    """Twelve devices in three waves; the engine is asked after every step."""
+    """Twelve devices and whoever joins, in four waves; the engine is asked after every step."""
 
     def __init__(self):
         super().__init__()
         self.now_s = 1_000.0
         policy = Policy(
-            waves=(Wave(share_bp=1_000), Wave(share_bp=4_000), Wave(share_bp=10_000)),
+            waves=tuple(Wave(share_bp=share) for share in SHARES),
             soak_s=30,
             failure_limit=1,
             failure_rate=0.0,
@@ -45,12 +47,17 @@ class EngineWorld(RuleBasedStateMachine):
             probation_s=5,
         )
         self.rollout = Rollout(id="d-1", group="g", package="p", version="2", counter=2, policy=policy)
-        self.said = ["waiting"] * sum(WAVES)
+        self.buckets = list(BUCKETS)
+        self.said = ["waiting"] * len(BUCKETS)
         self.evidence = []
 
-    def wave_of(self, device):
-        bounds = [sum(WAVES[: n + 1]) for n in range(len(WAVES))]
-        return next(n for n, bound in enumerate(bounds) if device < bound)
+    def selected(self, wave):
+        share_bp = share_of(self.rollout, wave)
+        return [device for device, place in enumerate(self.buckets) if place < share_bp]
+
+    def newest(self):
+        before = self.selected(self.rollout.wave - 1)
+        return [device for device in self.selected(self.rollout.wave) if device not in before]
 
     def arm(self, devices):
         words = [self.said[device] for device in devices]
@@ -58,13 +65,14 @@ class EngineWorld(RuleBasedStateMachine):
         return Arm(devices=len(words), **counts)
 
     def observe(self):
-        everyone = range(sum(WAVES))
-        wave = self.rollout.wave
+        selected = self.selected(self.rollout.wave)
+        left = [device for device in range(len(self.buckets)) if device not in selected]
         return Observations(
-            of_wave=wave,
-            wave=self.arm([d for d in everyone if self.wave_of(d) == wave]),
-            treated=self.arm([d for d in everyone if self.wave_of(d) <= wave]),
-            control=self.arm([d for d in everyone if self.wave_of(d) > wave]),
+            of_wave=self.rollout.wave,
+            wave=self.arm(self.newest()),
+            treated=self.arm(selected),
+            control=self.arm(left),
+            lowest_left=min((self.buckets[device] for device in left), default=None),
         )
 
     @rule()
@@ -75,6 +83,9 @@ class EngineWorld(RuleBasedStateMachine):
         for decision in decisions:
             self.check(before, decision, seen)
             self.rollout = apply(before, decision, self.now_s)
+            if isinstance(decision, OpenWave) and seen.control.devices:
+                assert self.newest(), "E11: a wave selects somebody as long as anybody is left"
+            assert share_of(self.rollout) >= share_of(before), "E11: no share falls"
             assert apply(self.rollout, decision, self.now_s + 1) == self.rollout, "E8: applying twice is applying once"
             assert decide(self.rollout, seen, self.now_s) == [], "E8: deciding twice on one evidence"
         if seen.treated.failed - self.rollout.excused_failures > 1:
@@ -99,9 +110,17 @@ class EngineWorld(RuleBasedStateMachine):
         assert seen.wave.committed >= 0.8 * seen.wave.devices, "E4, E5: whoever is silent has not committed"
         assert self.now_s - before.wave_opened_s >= 30, "E5: soaked"
 
-    @rule(device=st.integers(0, sum(WAVES) - 1), word=st.sampled_from(["committed", "failed", "silent", "waiting"]))
+    @rule(place=st.integers(0, 9_999))
+    def a_device_joins(self, place):
+        """It never shrinks what takes part already."""
+        before = self.selected(self.rollout.wave)
+        self.buckets.append(place)
+        self.said.append("waiting")
+        assert set(before) <= set(self.selected(self.rollout.wave))
+
+    @rule(device=st.integers(0, len(BUCKETS) - 1), word=st.sampled_from(["committed", "failed", "silent", "waiting"]))
     def device_says(self, device, word):
-        if self.wave_of(device) <= self.rollout.wave or word in ("silent", "waiting"):
+        if device in self.selected(self.rollout.wave) or word in ("silent", "waiting"):
             self.said[device] = word
 
     @rule(
@@ -110,8 +129,7 @@ class EngineWorld(RuleBasedStateMachine):
     )
     def a_wave_goes_by(self, words, seconds):
         """The usual case, which single steps would seldom come to."""
-        newest = [device for device in range(sum(WAVES)) if self.wave_of(device) == self.rollout.wave]
-        for device, word in zip(newest, words, strict=False):
+        for device, word in zip(self.newest(), words, strict=False):
             self.said[device] = word
         self.now_s += seconds
         self.tick()
@@ -155,7 +173,8 @@ class EngineWorld(RuleBasedStateMachine):
     @invariant()
     def complete_means_the_last_wave_was_open(self):
         if self.rollout.state is RolloutState.COMPLETE:
-            assert self.rollout.wave == len(WAVES) - 1
+            assert self.rollout.wave == len(SHARES) - 1
+            assert self.selected(self.rollout.wave), "E11: nothing is complete without a device"
 
 
 TestEngineWorld = EngineWorld.TestCase

@@ -32,7 +32,7 @@ POLICY = Policy(
 )
 SEEN = Observations(of_wave=0, wave=Arm(), treated=Arm(), control=Arm())
 DECISIONS = {
-    Verb.OPEN_WAVE: OpenWave(index=0),
+    Verb.OPEN_WAVE: OpenWave(index=0, share_bp=500),
     Verb.HOLD: Hold(reason="x"),
     Verb.RECALL: Recall(reason="x"),
     Verb.COMPLETE: Complete(),

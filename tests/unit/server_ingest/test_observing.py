@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from fleet_protocol.errors import PolicyError
 from fleet_protocol.manifest import Target, bucket
 from fleet_protocol.messages import OUTCOMES, Outcome
+from server.domain import engine
 from server.domain.fleet import AttemptSeen, Device
 from server.domain.job import Job
-from server.domain.rollout import Arm, FailureSeen, Policy, Rollout, Wave
+from server.domain.rollout import Arm, FailureSeen, OpenWave, Policy, Rollout, Wave
 from server.services.observing import Observer
+from server.services.selection import Census, sizes
 from tests.fakes.store import MemoryStore
 
 SALT = "6f2c9e01"
@@ -122,6 +124,7 @@ def test_rule_1_the_arms_are_those_that_the_devices_compute() -> None:
 def test_rule_1_before_the_first_wave_everybody_is_control() -> None:
     seen = observe(filled(), rollout(wave=-1, opened_s=None))
     assert (seen.of_wave, seen.wave, seen.treated, seen.control) == (-1, Arm(), Arm(), Arm(devices=40))
+    assert seen.lowest_left == min(bucket(SALT, name) for name in NODES)
 
 
 def test_rule_1_named_devices_count_once_and_only_in_their_group() -> None:
@@ -308,4 +311,31 @@ def test_the_count_equals_a_plain_count_over_every_device(data: st.DataObject) -
     treated = [name for name in names if selected(name, which.wave)]
     assert counted.treated == arm(treated)
     assert counted.wave == arm([name for name in treated if not selected(name, which.wave - 1)])
-    assert counted.control == arm([name for name in names if name not in treated], votes=False)
+    left = [name for name in names if name not in treated]
+    assert counted.control == arm(left, votes=False)
+    assert counted.lowest_left == min((bucket(SALT, name) for name in left), default=None)
+    following = waves[which.wave + 1].devices if which.wave + 1 < len(waves) else ()
+    assert counted.next_named == len(set(left) & set(following))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_the_waves_are_sized_as_they_will_open(data: st.DataObject) -> None:
+    """However small the shares and the group, and whoever is named."""
+    names = NODES[: data.draw(st.integers(0, 5))]
+    shares = sorted(data.draw(st.lists(st.integers(0, 10_000), min_size=1, max_size=4)))
+    named = st.sets(st.sampled_from(["stranger", *NODES[:5]]), max_size=1)
+    which = rollout(*(Wave(share_bp=s, devices=tuple(data.draw(named))) for s in shares), wave=-1, opened_s=None)
+    store, observer = filled(device("elsewhere", group="line-2"), *(device(name) for name in names)), Observer()
+    foreseen = sizes(which, Census.of(names, SALT, {}))
+    opened = []
+    for index, wave in enumerate(which.policy.waves):
+        seen = observe(store, which, observer)
+        share_bp = engine.next_share(which, seen.lowest_left, seen.next_named)
+        which = engine.apply(which, OpenWave(index=index, share_bp=share_bp), NOW_S)
+        arms = observe(store, which, observer)
+        opened.append(arms.treated.devices)
+        asked = wave.share_bp > (which.policy.waves[index - 1].share_bp if index else 0)
+        assert arms.wave.devices or not asked or not seen.control.devices, "E11"
+        assert sizes(which, Census.of(names, SALT, {})) == foreseen
+    assert tuple(opened) == foreseen

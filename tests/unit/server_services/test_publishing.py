@@ -223,6 +223,7 @@ def test_a_fallback_that_left_the_catalogue_can_only_come_from_the_other_slot(st
         ({"group": "g", "package_url": "file:///etc/passwd"}, "pattern"),
         ({"group": "g", "waves": [{"share": 101}]}, "less than or equal to 100"),
         ({"group": "g", "waves": []}, "at least 1"),
+        ({"group": "g", "waves": [{"share": 0}, {"share": 0}]}, "reach nobody"),
         ({"group": "g", "sha256": "x"}, "Extra inputs"),
         ({"group": "g", "failure_rate": float("nan")}, "failure_rate"),
     ],

@@ -2,12 +2,14 @@
 
 import sqlite3
 from contextlib import AbstractContextManager, closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from firmware_tools import catalogue as editing
 from fleet_protocol.errors import PolicyError, TransportError
+from fleet_protocol.manifest import bucket
 from server.adapters.sql.store import SqlStore
 from server.domain.rollout import Observations, RolloutState
 from server.domain.verbs import Verb
@@ -16,6 +18,7 @@ from server.services import job_view
 from tests.fakes.server_stack import DAY_S, GROUP, ServerStack
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
+SALT = "0000000000000014"
 
 
 def complete(stack: ServerStack, job: str, *nodes: str) -> None:
@@ -38,6 +41,66 @@ def test_waves_open_on_evidence_and_each_is_one_manifest(stack: ServerStack) -> 
         stack.report(job, node, "committed")
     stack.tick()
     assert (stack.deployment(job).share_bp, stack.manifest().sequence) == (10_000, first + 2)
+
+
+def selected(stack: ServerStack, job: str) -> list[str]:
+    deployment = stack.deployment(job)
+    assert deployment is not None
+    return [node for node in NODES if deployment.takes_part(node)]
+
+
+@pytest.fixture
+def salted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A salt under which the four devices have buckets far apart, the lowest of them above 5 %."""
+    monkeypatch.setattr("server.services.publishing.secrets.token_hex", lambda _: SALT)
+    places = sorted(bucket(SALT, node) for node in NODES)
+    assert places[0] > 500 and all(later - place > 500 for place, later in pairwise(places))
+
+
+@pytest.mark.usefixtures("salted")
+def test_a_bad_release_stops_at_one_device_however_small_the_group(stack: ServerStack) -> None:
+    """E11: 0.01 % holds none of the four."""
+    job = stack.publish(waves=[{"share": 0.01}, {"share": 0.02}, {"share": 100}], soak_s=10)
+    with stack.store.read() as reads:
+        sizes = job_view.view(reads, stack.job(job), stack.rollout(job), stack.clock.now_s()).sizes
+    assert sizes == (1, 2, 4)
+    stack.tick()
+    (canary,) = selected(stack, job)
+    stack.tick(after_s=1_000)
+    assert stack.rollout(job).wave == 0, "no wave passes by its soak alone while it selects somebody"
+    stack.report(job, canary, "rolled_back", code="unhealthy")
+    stack.tick()
+    assert stack.deployment(job).state == "recalled"
+    assert selected(stack, job) == [canary]
+
+
+@pytest.mark.usefixtures("salted")
+def test_who_joins_or_leaves_later_shrinks_no_wave(stack: ServerStack) -> None:
+    """E11: the share is decided when the wave opens, and is still the same after a restart."""
+    job = stack.publish(waves=[{"share": 0.01}, {"share": 0.02}], soak_s=10)
+    stack.tick()
+    share_bp, (canary,) = stack.deployment(job).share_bp, selected(stack, job)
+    stack.enrol(*(f"late-{number}" for number in range(20)))
+    stack = stack.restarted()
+    stack.tick()
+    assert stack.deployment(job).share_bp == share_bp
+    stack.report(job, canary, "committed")
+    stack.decommissioning.remove(canary)
+    stack.tick(after_s=11)
+    assert stack.deployment(job).share_bp >= share_bp
+    with stack.store.read() as reads:
+        told = [entry.detail for entry in reads.audit_entries(100) if entry.verb == "open-wave"]
+    assert told[-1] == f"1 of 2: {share_bp / 100:g} %, asked for 0.01 %"
+
+
+def test_nobody_stands_in_for_a_named_device_that_is_gone(stack: ServerStack) -> None:
+    job = stack.publish(target_nodes=["node-1"], soak_s=10)
+    stack.decommissioning.remove("node-1")
+    stack.tick()
+    assert selected(stack, job) == ["node-1"]
+    assert stack.deployment(job).share_bp == 0
+    stack.tick(after_s=11)
+    assert stack.rollout(job).state is RolloutState.COMPLETE
 
 
 def test_a_tick_without_evidence_writes_nothing(stack: ServerStack) -> None:

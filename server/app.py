@@ -95,6 +95,7 @@ class Server:
         data = DataDir(settings.data_dir)
         data.open()
         undo.callback(data.close)
+        fleet = data.fleet(settings.fleet)
         self.token = data.token()
         listener = bind(settings.host, settings.port)
         undo.callback(listener.close)
@@ -102,13 +103,14 @@ class Server:
         store = SqlStore(settings.database)
         undo.callback(store.close)
         self.broker_url = self._start_broker(data)
-        parts = _Parts(settings, self, store, SystemClock())
+        parts = _Parts(settings, self, store, SystemClock(), fleet=fleet)
         parts.start(undo)
         self._start_threads(parts)
         http = HttpServer(create_application(parts.use_cases(), settings, self.token), listener)
         http.start()
         undo.callback(http.stop)
-        logger.info("server {} is ready, broker {}, signing {}", self.url, self.broker_url, settings.signing)
+        ready = "server {} is ready, fleet {}, broker {}, signing {}"
+        logger.info(ready, self.url, fleet, self.broker_url, settings.signing)
 
     def _start_broker(self, data: DataDir) -> str:
         settings = self.settings
@@ -138,11 +140,11 @@ class Server:
 class _Parts:
     """The services of one server, wired to its adapters."""
 
-    def __init__(self, settings: Settings, server: Server, store: SqlStore, clock: Clock) -> None:
+    def __init__(self, settings: Settings, server: Server, store: SqlStore, clock: Clock, *, fleet: str) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
-        topics, fleet = Topics(settings.topic_prefix), settings.fleet
+        topics = Topics(settings.topic_prefix)
         self._public_url = settings.public_url or server.url
         self._registry = CollectorRegistry()
         self._link = MqttLink(_link_settings(settings, server.broker_url), topics, clock)
@@ -157,7 +159,7 @@ class _Parts:
             lifetimes=_lifetimes(settings),
         )
         self._manifests = Manifests(
-            self._catalogue, keyring, topics, rules=_manifest_rules(settings), artifact_urls=self._artifact_urls
+            self._catalogue, keyring, topics, rules=_manifest_rules(settings, fleet), artifact_urls=self._artifact_urls
         )
         self._complaints = Complaints()
         self._evidence = Evidence(self._catalogue)
@@ -189,7 +191,7 @@ class _Parts:
         )
         self.guardian = Guardian(store, self._publication, self._witness, clock=clock)
         self._decommissioning = Decommissioning(self._publication, self._catalogue, topics, clock=clock)
-        self._desk = self._release_desk()
+        self._desk = self._release_desk(fleet)
         self._ingest = Ingest(
             store,
             IngestSettings(fleet=fleet),
@@ -248,13 +250,11 @@ class _Parts:
             status=self._status,
         )
 
-    def _release_desk(self) -> ReleaseDesk | None:
+    def _release_desk(self, fleet: str) -> ReleaseDesk | None:
         settings = self._settings
         if settings.signing != "server":
             return None
-        return ReleaseDesk(
-            settings.data_dir / "keys", self._catalogue, self._uploading, fleet=settings.fleet, clock=self._clock
-        )
+        return ReleaseDesk(settings.data_dir / "keys", self._catalogue, self._uploading, fleet=fleet, clock=self._clock)
 
     def _status_desk(self, broker_url: str) -> StatusDesk:
         problems = [
@@ -339,7 +339,5 @@ def _lifetimes(settings: Settings) -> Lifetimes:
     )
 
 
-def _manifest_rules(settings: Settings) -> ManifestRules:
-    return ManifestRules(
-        fleet=settings.fleet, life_s=settings.manifest_days * _DAY_S, reissue_s=settings.resign_hours * 3_600
-    )
+def _manifest_rules(settings: Settings, fleet: str) -> ManifestRules:
+    return ManifestRules(fleet=fleet, life_s=settings.manifest_days * _DAY_S, reissue_s=settings.resign_hours * 3_600)

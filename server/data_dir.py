@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from firmware_tools.files import sync_directory
-from fleet_protocol.errors import PolicyError
+from fleet_protocol import strict_json
+from fleet_protocol.errors import FleetError, PolicyError
+from fleet_protocol.fleet_role import parse_fleet_role
+from fleet_protocol.limits import ROOT_SIZE
+from server.services.catalogue_files import CatalogueFiles
 
 _TOKEN_LEAST: Final = 16
+_FLEET: Final = "fleet"
+"""A fleet that nobody has named."""
 
 
 class DataDir:
@@ -45,6 +51,19 @@ class DataDir:
             os.close(self._lock)
             self._lock = None
 
+    def fleet(self, given: str | None) -> str:
+        """The fleet of the newest root in here; the `given` one, or `fleet`, where there is no root that can be read.
+
+        Call it on a directory that is open. Raises PolicyError `setup` where the root is of another fleet than `given`.
+        """
+        files = CatalogueFiles(self.path / "catalogue")
+        files.recover()
+        found = _fleet_of(files.roots()[-1:])
+        if found is not None and given is not None and found != given:
+            advice = "leave --fleet out, or name the data directory and the broker of one and the same fleet"
+            raise PolicyError("setup", f"the root in {self.path} is of fleet {found}, not of {given}: {advice}")
+        return found or given or _FLEET
+
     def token(self) -> str:
         """The API token; made at the first start, with mode 0600.
 
@@ -73,3 +92,11 @@ class DataDir:
             Path(temporary).unlink(missing_ok=True)
             raise
         sync_directory(self.path)
+
+
+def _fleet_of(roots: list[bytes]) -> str | None:
+    """What the root says without a look at its signatures: whether it counts at all, the catalogue decides."""
+    try:
+        return parse_fleet_role(strict_json.loads(roots[0], max_size=ROOT_SIZE)["signed"]["x-fleet"]).fleet
+    except (FleetError, IndexError, KeyError, TypeError):
+        return None

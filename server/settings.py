@@ -61,7 +61,8 @@ class Settings(BaseSettings):
     broker_key_file: Path | None = None
     database_url: str | None = None
     """SQLAlchemy address; None means SQLite in the data directory."""
-    fleet: Annotated[str, AfterValidator(_fleet)] = "fleet"
+    fleet: Annotated[str, AfterValidator(_fleet)] | None = None
+    """The fleet's name; None means that of the root in the data directory, and `fleet` before there is one."""
     topic_prefix: Annotated[str, AfterValidator(_prefix)] = DEFAULT_PREFIX
     signing: Signing = "online"
     """`online`: snapshot, timestamp and deployment keys only. `server`: all keys; for demos and small fleets."""

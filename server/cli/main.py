@@ -46,7 +46,7 @@ def serve(
     broker_url: Annotated[str | None, typer.Option(help="mqtt:// or mqtts://; without it, an embedded broker.")] = None,
     broker_dir: Annotated[Path | None, typer.Option(help="What `fairlead broker setup` made, instead.")] = None,
     public_url: Annotated[str | None, typer.Option(help="The address at which devices download.")] = None,
-    fleet: Annotated[str | None, typer.Option(help="The fleet's name, as in its root.")] = None,
+    fleet: Annotated[str | None, typer.Option(help="Its name; else that of the root in the data directory.")] = None,
     sequence_floor: Annotated[
         int | None, typer.Option(help="After a loss of the database: number documents above this, for good.")
     ] = None,

@@ -101,7 +101,8 @@ def verify_contents(roots: Sequence[bytes], targets: bytes, *, fleet: str) -> Co
     chain = verify_chain(roots)
     newest = chain[-1]
     if newest.fleet != fleet:
-        raise ProtocolError("scope", f"the catalogue is of fleet {newest.fleet}, this server of fleet {fleet}")
+        advice = f"a server without a catalogue of its own is told with --fleet {newest.fleet}"
+        raise ProtocolError("scope", f"the catalogue is of fleet {newest.fleet}, this server of {fleet}: {advice}")
     metadata = read_targets(targets)
     verify_role(newest, "targets", metadata)
     return Contents(

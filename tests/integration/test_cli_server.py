@@ -54,7 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("site")
     firmware(home, "init", "desk", "--fleet", "acme", "--no-passphrase")
     firmware(home, "export-server", "desk", "--out", "data")
-    variables = {"FAIRLEAD_PORT": "0", "FAIRLEAD_BROKER_PORT": "0", "FAIRLEAD_FLEET": "acme"}
+    variables = {"FAIRLEAD_PORT": "0", "FAIRLEAD_BROKER_PORT": "0"}
     with (home / "log").open("w") as log:
         process = CommandLine(home, variables | {"FAIRLEAD_COMMAND_TIMEOUT_S": "0.5"}).start(
             "serve", "--data-dir", "data", stderr=log
@@ -187,3 +187,13 @@ def test_serve_says_in_one_line_why_it_can_not_start(tmp_path: Path) -> None:
         assert ran.status == 1, ran
         assert ran.err.strip().count("\n") == 0, ran.err
         assert "Traceback" not in ran.err
+
+
+def test_serve_refuses_another_fleet_than_that_of_the_root_in_its_data_directory(tmp_path: Path) -> None:
+    firmware(tmp_path, "init", "desk", "--fleet", "acme", "--no-passphrase")
+    firmware(tmp_path, "export-server", "desk", "--out", "data")
+    line = CommandLine(tmp_path, {"FAIRLEAD_PORT": "0", "FAIRLEAD_BROKER_PORT": "0"})
+    ran = line.run("serve", "--data-dir", "data", "--fleet", "beta")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("fairlead: setup: the root in data is of fleet acme, not of beta: leave --fleet out")
+    assert ran.err.count("\n") == 1

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+from firmware_tools import ceremony
+from firmware_tools.export import export_server
 from fleet_protocol.errors import PolicyError
 from server.data_dir import DataDir
 from server.log import masked, start_logging
@@ -88,6 +90,24 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
     second.open()
     second.close()
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+
+
+def test_a_data_directory_is_of_the_fleet_of_its_newest_root(tmp_path: Path) -> None:
+    data = DataDir(tmp_path / "data")
+    data.open()
+    assert (data.fleet(None), data.fleet("acme")) == ("fleet", "acme"), "before there is a root"
+    desk = ceremony.init(tmp_path / "desk", fleet="acme", now_s=0.0, threshold=1, keys=1)
+    export_server(desk, data.path)
+    assert (data.fleet(None), data.fleet("acme")) == ("acme", "acme")
+    with pytest.raises(PolicyError, match="is of fleet acme, not of beta") as caught:
+        data.fleet("beta")
+    assert caught.value.code == "setup"
+    metadata = data.path / "catalogue" / "metadata"
+    metadata.rename(metadata.with_name("metadata.new"))
+    assert data.fleet(None) == "acme", "as a crash in the middle of a replacement leaves it"
+    (metadata / "1.root.json").write_bytes(b"{}")
+    assert data.fleet("beta") == "beta", "that it is no root is the catalogue's to say"
+    data.close()
 
 
 def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:

@@ -298,6 +298,17 @@ def test_what_was_kept_and_is_not_whole_is_found_before_anything_is_touched(
     runs(device, kinds, "b", 2)
 
 
+def test_the_way_back_has_the_room_of_the_downloads(device: DeviceUnderTest, kinds: Kinds) -> None:
+    first, second = release(kinds, 1), release(kinds, 2)
+    tree = installed(device, first, "a", None)
+    installed(device, second, "b", "a", first)
+    cache = device.state_dir / "cache"
+    assert any(path.is_file() for path in cache.iterdir())
+    device.run("revert", package="app", slot="b", previous="a", leaving=second, release=first, tree=tree)
+    runs(device, kinds, "a", 1)
+    assert not any(path.is_file() for path in cache.iterdir())
+
+
 def test_what_another_attempt_has_left_is_no_way_back(device: DeviceUnderTest, kinds: Kinds) -> None:
     """Its commit was lost: the way back from the next attempt ends where that one began."""
     first, second, third = (release(kinds, version) for version in (1, 2, 3))

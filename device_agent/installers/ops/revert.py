@@ -8,6 +8,7 @@ from device_agent.adapters.files import storing
 from device_agent.core.codec import from_json
 from device_agent.core.plan import PlannedRelease
 from device_agent.installers.attempt_note import AttemptNote
+from device_agent.installers.cache import empty_cache
 from device_agent.installers.crash import crash_point
 from device_agent.installers.left_over import settle_other
 from device_agent.installers.port import Device, Part, PartId
@@ -32,6 +33,7 @@ def run(args: Mapping[str, Any], context: WorkerContext) -> dict[str, Any]:
     slots, note = device.slots(package), AttemptNote(device.state_dir, package)
     with storing(f"reverting {package}"):
         settle_other(note, args["attempt"], device)
+        empty_cache(device.cache)  # what is put back needs room, and nothing on the way back needs a download
         switched = slots.active() != previous
         back = _back(args)
         program = PartId(package=package, part="", kind="service")  # runs, or nothing does: whatever was written down

@@ -133,7 +133,7 @@ def _server(broker: RunningBroker, store: SqlStore) -> Iterator[tuple[CollectorR
     ingest = Ingest(store, IngestSettings(fleet="acme"), IngestMetrics(registry), on_reply=lambda *_: None)
     link = MqttLink(LinkSettings(url=broker.url), TOPICS, SystemClock())
     ingest.start()
-    link.start(ingest, on_connected=lambda: None, on_retained=lambda *_: None)
+    link.start(ingest, on_connected=lambda _: None, on_retained=lambda *_: None)
     try:
         yield registry, link
     finally:

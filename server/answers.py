@@ -70,6 +70,7 @@ Node = TypedDict(
         "sequence": int,
         "installed": list[InstalledRelease],
         "attack": str | None,
+        "attacks": dict[str, int],
     },
 )
 """A device. `class` is a keyword, hence the form."""

@@ -189,7 +189,7 @@ class _Parts:
         self._witness = Witness(
             self._publication, self._catalogue, self._manifests, self._nodes, topics, fleet=fleet, clock=clock
         )
-        self.guardian = Guardian(store, self._publication, self._witness, clock=clock)
+        self.guardian = Guardian(store, self._publication, self._witness, clock=clock, ask_again=self._tick.ask_again)
         self._decommissioning = Decommissioning(self._publication, self._catalogue, topics, clock=clock)
         self._desk = self._release_desk(fleet)
         self._ingest = Ingest(

@@ -87,11 +87,16 @@ def of_devices(nodes: Sequence[Node], groups: Sequence[GroupRow]) -> Iterator[Fi
     else:
         yield Finding("heartbeats", "ok", f"every online device was heard of in the last {age(SILENT_S)}")
     yield _freeze(nodes, groups)
-    hit = [f"{node['id']} ({node['attack']})" for node in nodes if node["attack"]]
+    hit = [f"{node['id']} ({_refusals(node)})" for node in nodes if node["attacks"]]
     if hit:
         yield Finding("attacks", "warn", f"devices refused documents: {some(hit)}; docs/errors.md says what each means")
     else:
         yield Finding("attacks", "ok", "no device reports a refused document")
+
+
+def _refusals(node: Node) -> str:
+    """By code, how many documents the device has refused in its life."""
+    return ", ".join(f"{code} {number}" for code, number in sorted(node["attacks"].items()))
 
 
 def _freeze(nodes: Sequence[Node], groups: Sequence[GroupRow]) -> Finding:

@@ -9,11 +9,13 @@ G4. The server's own publications come back as echoes, sometimes late and out of
     the newest message on a topic: an echo that a newer one corrects within the settling time is no alarm.
 G5. Before anything is overwritten, server.services.witness looks whether our own hand wrote it. Until there is a
     catalogue to judge by, nothing is touched that the store does not know.
+G6. Where the broker has not kept the server's session, it has acknowledged and dropped what devices reported since that
+    ended. Once the new connection has been given everything, the devices are asked to report again.
 """
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -62,17 +64,22 @@ class Guardian:
         witness: Listener,
         *,
         clock: Clock,
+        ask_again: Callable[[], None],
         settle_s: float = SETTLE_S,
     ) -> None:
+        """`ask_again` has every device say where it is; it must not block."""
         self._store = store
         self._publication = publication
         self._witness = witness
         self._clock = clock
+        self._ask_again = ask_again
         self._settle_s = settle_s
         self._lock = threading.Lock()
         self._wrong: dict[str, _Wrong] = {}
         self._kept_bytes = 0
         self._fresh_s: float | None = None
+        self._deaf = False
+        """Reports may have been lost before the newest connection."""
         self._told_s: float | None = None
         self._untold = 0
         self._complaints = Complaints()
@@ -86,13 +93,14 @@ class Guardian:
             lambda: float(self.restored)
         )
 
-    def on_connected(self) -> None:
+    def on_connected(self, kept: bool) -> None:
         """The broker may have forgotten everything: soon all is published, but not before it has told what it holds.
 
-        Never blocks.
+        `kept`: the broker had a session of ours (G6). Never blocks.
         """
         with self._lock:
             self._fresh_s = time.monotonic()
+            self._deaf = self._deaf or not kept
 
     def on_retained(self, topic: str, payload: bytes) -> None:
         """Take one message from a watched topic. Quick; called in the link's thread."""
@@ -151,8 +159,11 @@ class Guardian:
             if self._fresh_s is None or self._fresh_s > settled_s:
                 return
             self._fresh_s = None
+            deaf, self._deaf = self._deaf, False
         count = self._publication.restore_all()
         logger.info("connected to the broker: {} document(s) published", count)
+        if deaf:
+            self._ask_again()
 
     def _kept(self, payload: bytes) -> bytes:
         """The payload, where there is room for it."""

@@ -26,7 +26,7 @@ from server.domain.rollout import Rollout
 from server.ports import Incoming, Reading, Store, Work
 from server.services.ingest_inbox import Inbox
 from server.services.ingest_metrics import IngestMetrics, Tally
-from server.services.ingest_reports import ReportDesk, attempt_seen, rebooted, told
+from server.services.ingest_reports import ReportDesk, attempt_seen, new_attacks, rebooted, told
 from server.services.ingest_screening import Screened, screen
 
 
@@ -246,8 +246,7 @@ class _Batch:
             return False
         if rebooted(device, report):
             self._tally.reboots += 1
-        if report.attack is not None:
-            self._tally.attacks[report.attack] += 1
+        self._tally.attacks.update(new_attacks(device, report))
         self._change(after)
         attempt = attempt_seen(report, self._rollout_of(report), each.message.at_s)
         if attempt is not None:

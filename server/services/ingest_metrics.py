@@ -25,7 +25,7 @@ class Tally:
     examples: dict[tuple[str, str], str] = field(default_factory=dict)
     """One reason for people for each of `dropped`."""
     attacks: Counts[str] = field(default_factory=Counts)
-    """Attacks that devices reported, by code."""
+    """Attacks that devices counted since they were heard last, by code."""
     reboots: int = 0
 
     def drop(self, kind: str, code: str, detail: str) -> None:
@@ -49,7 +49,10 @@ class IngestMetrics:
             registry=registry,
         )
         self._attacks = Counter(
-            "fairlead_device_attacks", "Reports of a refused document, by its code", ["code"], registry=registry
+            "fairlead_device_attacks",
+            "Documents and artifacts that devices refused as attacks, by code",
+            ["code"],
+            registry=registry,
         )
         self._reboots = Counter("fairlead_device_reboots", "Changes of a device's boot id", registry=registry)
         self._retries = Counter(

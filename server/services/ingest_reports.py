@@ -68,6 +68,17 @@ def told(device: Device, report: Report) -> Device:
     )
 
 
+def new_attacks(device: Device, report: Report) -> Mapping[str, int]:
+    """How many attacks the device counted since its last report that was taken, by code.
+
+    By its own counters, so that those of a report that was lost on its way are told by the next. A counter that is
+    lower than before began anew.
+    """
+    before = device.attacks
+    more = {code: number - before.get(code, 0) for code, number in report.attacks.items()}
+    return {code: report.attacks[code] if number < 0 else number for code, number in more.items() if number}
+
+
 def rebooted(device: Device, report: Report) -> bool:
     """Whether the device has started anew since its last report."""
     return device.boot is not None and device.boot != report.boot

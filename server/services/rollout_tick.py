@@ -9,8 +9,12 @@ T3. A rollout that completes for a whole audience supersedes the older deploymen
 T4. One rollout's trouble does not stop the others, nor one group's, nor an unreadable row, nor a locked database: it is
     logged, shown in GET /health, and tried again at the next tick.
 T5. A rollout whose release has left the catalogue is held, with the reason.
+T6. Whoever obeys a newer manifest reports. So where reports may have been lost every manifest is issued anew, once a
+    minute at the most.
 """
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,6 +33,7 @@ from server.services.publication import Change, Publication
 Observe = Callable[[Reads, Rollout, float], Observations]
 """Evidence for one rollout at a moment (epoch seconds)."""
 _DUTIES_S: Final = 5.0
+_ASK_AGAIN_S: Final = 60.0
 _ROLLOUT: Final = "rollout "
 _MANIFEST: Final = "manifest of "
 
@@ -53,6 +58,8 @@ class RolloutTick:
         self._observe = observe
         self._clock = clock
         self._duties_s = 0.0
+        self._lost_reports = threading.Event()
+        self._asked_s = -_ASK_AGAIN_S
         self._complaints = Complaints()
 
     def tick(self) -> None:
@@ -63,6 +70,11 @@ class RolloutTick:
             self._duties_s = now_s
             self._complaints.guard("catalogue", partial(self._renew_catalogue, now_s))
             self._complaints.guard("manifests", partial(self._renew_manifests, now_s))
+            self._complaints.guard("reports", partial(self._ask_where_lost, now_s))
+
+    def ask_again(self) -> None:
+        """Have every device report where it is (T6); soon, and from any thread."""
+        self._lost_reports.set()
 
     def problems(self) -> list[str]:
         """What keeps failing, for GET /health."""
@@ -130,6 +142,17 @@ class RolloutTick:
 
     def _renew_manifests(self, now_s: float) -> None:
         self._for_groups(self._renew, now_s)
+
+    def _ask_where_lost(self, now_s: float) -> None:
+        if self._lost_reports.is_set() and time.monotonic() - self._asked_s >= _ASK_AGAIN_S:
+            self._lost_reports.clear()
+            self._asked_s = time.monotonic()
+            self._for_groups(self._reissue, now_s)
+
+    def _reissue(self, group_name: str, now_s: float) -> None:
+        with self._publication.begin() as change:
+            if change.work.group(group_name) is not None:
+                self._manifests.reissue(change, group_name, now_s)
 
     def _renew(self, group_name: str, now_s: float) -> None:
         with self._store.read() as reads:

@@ -29,7 +29,7 @@ class StartedLink(Link, Protocol):
     """A link with its life."""
 
     def start(
-        self, intake: "Ears", *, on_connected: Callable[[], None], on_retained: Callable[[str, bytes], None]
+        self, intake: "Ears", *, on_connected: Callable[[bool], None], on_retained: Callable[[str, bytes], None]
     ) -> None: ...
     def stop(self) -> None: ...
 
@@ -42,7 +42,8 @@ class Ears:
     room: int = 1_000_000
     heard: list[Incoming] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
-    connects: int = 0
+    kept: list[bool] = field(default_factory=list)
+    """For each connection, whether the broker had kept the session."""
     retained: list[tuple[str, bytes]] = field(default_factory=list)
 
     def offer(self, message: Incoming) -> bool:
@@ -56,8 +57,12 @@ class Ears:
     def refuse(self, code: str, detail: str) -> None:
         self.refused.append((code, detail))
 
-    def connected(self) -> None:
-        self.connects += 1
+    def connected(self, kept: bool) -> None:
+        self.kept.append(kept)
+
+    @property
+    def connects(self) -> int:
+        return len(self.kept)
 
     def payloads(self, kind: topics.TopicType) -> list[bytes]:
         return [message.payload for message in self.heard if message.address.type is kind]
@@ -74,6 +79,8 @@ class World:
     restart: Callable[[], None]
     keeps: bool
     """Whether sessions and retained messages survive a kill."""
+    impostor: Callable[[], Peer] | None = None
+    """Another client that speaks under the link's name; the twin has none."""
     real: bool = True
 
     def start(self, ears: Ears | None = None) -> tuple[StartedLink, Ears]:
@@ -118,6 +125,9 @@ def _real_world(kind: str, tmp_path: Path, links: list[StartedLink]) -> Iterator
             with Peer(broker.host, broker.port, "node-1") as peer:
                 peer.publish(topic, payload, qos=qos, retain=retain)
 
+        def impostor() -> Peer:
+            return Peer(broker.host, broker.port, settings.client_id)
+
         seen: list[tuple[str, bytes]] = []
         watcher = Peer(broker.host, broker.port, "watcher")
         watcher.subscribe("fleet/#")
@@ -136,7 +146,8 @@ def _real_world(kind: str, tmp_path: Path, links: list[StartedLink]) -> Iterator
             watcher.subscribe("fleet/#")
 
         try:
-            yield World(new_link, publish, received, broker.kill, restart, keeps=kind == "mosquitto")
+            keeps = kind == "mosquitto"
+            yield World(new_link, publish, received, broker.kill, restart, keeps=keeps, impostor=impostor)
         finally:
             watcher.close()
             for link in links:
@@ -170,6 +181,25 @@ def test_messages_wait_over_a_disconnect_and_of_a_retained_topic_only_the_newest
     until(lambda: (MANIFEST, b"new") in world.received())
     assert (MANIFEST, b"old") not in world.received()
     assert ears.connects == 2
+
+
+def test_a_connection_tells_whether_the_broker_has_kept_the_session(world: World) -> None:
+    link, ears = world.start()
+    world.kill()
+    until(lambda: not link.connected)
+    world.restart()
+    until(lambda: ears.connects == 2)
+    assert ears.kept == [False, world.keeps]
+
+
+def test_a_session_that_another_client_ended_is_not_taken_for_a_kept_one(world: World) -> None:
+    """One that speaks under our name, as with our certificate: what devices sent meanwhile is lost."""
+    if world.impostor is None or not world.keeps:
+        pytest.skip("the twin has no other clients, and amqtt lets two speak under one name")
+    _, ears = world.start()
+    with world.impostor():
+        until(lambda: ears.connects == 2)
+    assert not ears.kept[1]
 
 
 def test_a_retained_message_is_there_for_whoever_comes_later(world: World) -> None:

@@ -56,10 +56,11 @@ class FakeServerLink:
         self._numbers = 0
         self._unacknowledged: dict[int, tuple[str, bytes]] = {}
         self._intake: Intake | None = None
+        self._known = False
         self.connected = False
 
     def start(
-        self, intake: Intake, *, on_connected: Callable[[], None], on_retained: Callable[[str, bytes], None]
+        self, intake: Intake, *, on_connected: Callable[[bool], None], on_retained: Callable[[str, bytes], None]
     ) -> None:
         """Connect if the broker is up."""
         self._intake, self._on_connected, self._on_retained = intake, on_connected, on_retained
@@ -85,7 +86,8 @@ class FakeServerLink:
         if not self._broker.up or self.connected:
             return
         self.connected = True
-        self._on_connected()
+        kept, self._known = self._known, True
+        self._on_connected(kept)
         unacknowledged, self._unacknowledged = self._unacknowledged, {}
         for topic, payload in unacknowledged.values():
             self.deliver(topic, payload, 1)

@@ -138,7 +138,14 @@ class ServerStack:
         self.witness = Witness(
             self.publication, self.catalogue, self.manifests, self.nodes, self.topics, fleet=FLEET, clock=clock
         )
-        self.guardian = Guardian(self.store, self.publication, self.witness, clock=clock, settle_s=0.0)
+        self.guardian = Guardian(
+            self.store,
+            self.publication,
+            self.witness,
+            clock=clock,
+            ask_again=self.rounds.ask_again,
+            settle_s=0.0,
+        )
         self.decommissioning = Decommissioning(self.publication, self.catalogue, self.topics, clock=clock)
         self.uploading = Uploading(
             self.publication, self.catalogue, self.artifacts, refresh=self.rounds.start, clock=clock

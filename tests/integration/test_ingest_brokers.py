@@ -49,7 +49,7 @@ store = SqlStore(database)
 ingest = Ingest(store, IngestSettings(fleet=fleet), IngestMetrics(CollectorRegistry()), on_reply=lambda *_: None)
 link = MqttLink(LinkSettings(url=broker, backoff_most_s=0.2), Topics(), SystemClock())
 ingest.start()
-link.start(ingest, on_connected=lambda: print("connected", flush=True), on_retained=lambda *_: None)
+link.start(ingest, on_connected=lambda _: print("connected", flush=True), on_retained=lambda *_: None)
 signal.pause()
 """
 
@@ -61,7 +61,7 @@ def receiving(url: str, settings: LinkSettings) -> Iterator[tuple[MqttLink, SqlS
     ingest = Ingest(store, IngestSettings(fleet=FLEET), IngestMetrics(registry), on_reply=lambda *_: None)
     link = MqttLink(replace(settings, backoff_least_s=0.05, backoff_most_s=0.1), T, SystemClock())
     ingest.start()
-    link.start(ingest, on_connected=lambda: None, on_retained=lambda *_: None)
+    link.start(ingest, on_connected=lambda _: None, on_retained=lambda *_: None)
     try:
         yield link, store, registry
     finally:
@@ -257,7 +257,7 @@ def test_the_link_is_connected_once_the_broker_has_taken_its_subscriptions() -> 
         link = MqttLink(LinkSettings(url=f"mqtt://{HOST}:{listener.getsockname()[1]}"), T, SystemClock())
         ears = Ingest(MemoryStore(), IngestSettings(fleet=FLEET), IngestMetrics(CollectorRegistry()), on_reply=print)
         connected = threading.Event()
-        link.start(ears, on_connected=connected.set, on_retained=lambda *_: None)
+        link.start(ears, on_connected=lambda _: connected.set(), on_retained=lambda *_: None)
         try:
             broker, _ = listener.accept()
             with broker:

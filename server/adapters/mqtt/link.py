@@ -43,12 +43,13 @@ class MqttLink:
         self._thread: threading.Thread | None = None
 
     def start(
-        self, intake: Intake, *, on_connected: Callable[[], None], on_retained: Callable[[str, bytes], None]
+        self, intake: Intake, *, on_connected: Callable[[bool], None], on_retained: Callable[[str, bytes], None]
     ) -> None:
         """Connect, and stay connected until `stop`. May be called once. The hooks must return at once.
 
-        `on_connected`: a broker has taken our subscriptions; it may have forgotten everything. `on_retained(topic,
-        payload)`: somebody, perhaps the server itself, published on a retained topic that belongs to the server.
+        `on_connected(kept)`: a broker has taken our subscriptions; it may have forgotten every document, and where it
+        has not kept our session, it has dropped what devices sent since that ended. `on_retained(topic, payload)`:
+        somebody, perhaps the server itself, published on a retained topic that belongs to the server.
         """
         hooks = _Hooks(self._topics, self._clock, intake, on_connected, on_retained)
         self._thread = threading.Thread(target=self._run, args=(hooks,), name="mqtt-link", daemon=True)
@@ -112,10 +113,10 @@ class MqttLink:
         return session
 
     def _session(self, version: MQTTProtocolVersion, hooks: "_Hooks") -> Session:
-        def connected() -> None:
+        def connected(kept: bool) -> None:
             self._connected = True
             logger.info("broker {}:{} connected, {}", self._settings.host, self._settings.port, version.name)
-            hooks.on_connected()
+            hooks.on_connected(kept)
 
         filters = subscriptions(self._topics)
         return Session(
@@ -138,7 +139,7 @@ class _Hooks:
         topics: Topics,
         clock: Clock,
         intake: Intake,
-        on_connected: Callable[[], None],
+        on_connected: Callable[[bool], None],
         on_retained: Callable[[str, bytes], None],
     ) -> None:
         self._topics = topics

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from loguru import logger
+from paho.mqtt.client import ConnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -43,7 +44,8 @@ _NETWORK: Final = "network"
 class Session:
     """One connection with one protocol version. `run` returns when it is over.
 
-    `on_connected` and `on_message` are called in the thread that runs it; `on_message` takes topic, payload and what
+    `on_connected` and `on_message` are called in the thread that runs it; `on_connected` is told whether the broker had
+    kept the session that was there before; `on_message` takes topic, payload and what
     acknowledges the message, and returns False where there is no room: it is then asked again after some wake.
     `proved`: the broker was seen to speak this protocol version.
     """
@@ -57,7 +59,7 @@ class Session:
         waker: Waker,
         *,
         proved: bool,
-        on_connected: Callable[[], None],
+        on_connected: Callable[[bool], None],
         on_message: Callable[[str, bytes, Callable[[], None]], bool],
     ) -> None:
         self._settings = settings
@@ -75,6 +77,7 @@ class Session:
         """The receiver had no room for the oldest message."""
         self._watched = 0
         self._over = False
+        self._kept = False
         self.accepted = False
         """The broker accepted the connection."""
         self.other_version = False
@@ -231,12 +234,12 @@ class Session:
         self.other_version = not self.accepted
         self._over = True
 
-    def _on_connect(self, _c: object, _u: object, _flags: object, reason: ReasonCode, _p: object) -> None:
+    def _on_connect(self, _c: object, _u: object, flags: ConnectFlags, reason: ReasonCode, _p: object) -> None:
         if reason.is_failure:
             self.reason = f"refused: {reason}"
             self.other_version = reason == "Unsupported protocol version"
             return
-        self.accepted = True
+        self.accepted, self._kept = True, bool(flags.session_present)
         self._client.subscribe(self._filters)
 
     def _on_disconnect(self, _c: object, _u: object, _flags: object, reason: ReasonCode, _p: object) -> None:
@@ -248,7 +251,7 @@ class Session:
         for (topic_filter, _), reason in zip(self._filters, reasons, strict=False):
             if reason.is_failure:
                 logger.error("the broker refuses the subscription to {}: {}", topic_filter, reason)
-        self._connected()
+        self._connected(self._kept)
 
     def _on_publish(self, _c: object, _u: object, mid: int, reason: ReasonCode, _p: object) -> None:
         message = self._in_flight.pop(mid, None)

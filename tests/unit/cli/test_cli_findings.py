@@ -73,13 +73,13 @@ def test_silence_attack_and_absence_are_told() -> None:
         node("mute", seen=time.time() - 700),
         node("never", seen=None),
         node("away", available=False, seen=1.0),
-        node("hit", seen=time.time(), attack="replay"),
+        node("hit", seen=time.time(), attacks={"signature": 1, "parse": 2}),
     ]
     found = {finding.what: finding for finding in findings.of_devices(nodes, GROUPS)}
     assert "mute, never" in found["heartbeats"].text
     assert "away" not in found["heartbeats"].text
     assert found["devices"].verdict == "warn"
-    assert "hit (replay)" in found["attacks"].text
+    assert "hit (parse 2, signature 1)" in found["attacks"].text, "the report that named one may be lost"
 
 
 def test_no_devices_and_no_rollouts() -> None:

@@ -275,7 +275,17 @@ def test_r1_a_report_changes_what_is_known_of_the_device(desk: Desk, node: Repor
     seen = desk.reads.attempt("d-1", "node-1")
     assert seen is not None
     assert (seen.version, seen.outcome, seen.stage, seen.at_s) == ("1.2.0", "committed", "idle", 5_000.0)
-    assert desk.count("device_attacks_total", code="replay") == 1
+    assert desk.count("device_attacks_total", code="replay") == 2
+
+
+def test_attacks_are_counted_by_the_devices_own_counters(desk: Desk, node: ReportingDevice) -> None:
+    """The second report is lost, and the third tells what it would have told; the last counter began anew."""
+    counted = ({"parse": 1}, {"parse": 2}, {"parse": 3, "expired": 1}, {"parse": 3, "expired": 1}, {"parse": 1})
+    reports = [node.report(attacks=each) for each in counted]
+    desk.run(*(desk.post.message(REPORT, report) for report in (reports[0], *reports[2:])))
+    assert desk.count("device_attacks_total", code="parse") == 4
+    assert desk.count("device_attacks_total", code="expired") == 1
+    assert desk.device().attacks == {"parse": 1}
 
 
 def test_r1_a_report_counts_only_under_the_key_of_its_topic(desk: Desk, node: ReportingDevice) -> None:

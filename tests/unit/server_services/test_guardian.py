@@ -1,4 +1,4 @@
-"""Rules G1 to G4 of server.services.guardian, and P1 to P4 of the publication beneath it."""
+"""Rules G1 to G6 of server.services.guardian, and P1 to P4 of the publication beneath it."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -66,7 +66,14 @@ def test_g3_a_flood_is_one_publication_and_one_audit_entry(stack: ServerStack, s
 
 
 def test_g4_echoes_are_no_alarm_however_late(stack: ServerStack, sent: list[tuple[str, bytes]]) -> None:
-    patient = Guardian(stack.store, stack.publication, stack.witness, clock=stack.clock, settle_s=3_600)
+    patient = Guardian(
+        stack.store,
+        stack.publication,
+        stack.witness,
+        clock=stack.clock,
+        ask_again=stack.rounds.ask_again,
+        settle_s=3_600,
+    )
     old = stack.link.retained[TOPIC]
     stack.publish()
     new = stack.link.retained[TOPIC]
@@ -118,7 +125,7 @@ def test_a_round_that_fails_is_complained_of_and_the_next_one_happens(
 
 
 def test_a_new_connection_gets_everything(stack: ServerStack, sent: list[tuple[str, bytes]]) -> None:
-    stack.guardian.on_connected()
+    stack.guardian.on_connected(kept=True)
     stack.guardian.round()
     with stack.store.read() as reads:
         assert dict(sent) == dict(reads.documents())
@@ -160,3 +167,22 @@ def test_p3_a_transaction_that_raises_publishes_nothing(stack: ServerStack, sent
         raise ZeroDivisionError
     assert sent == []
     assert stack.publication.wanted(TOPIC) == stack.link.retained[TOPIC]
+
+
+def test_g6_where_the_broker_dropped_what_devices_reported_they_are_asked_again(stack: ServerStack) -> None:
+    """By a newer manifest (T6), which every device answers with a report; once a minute at the most."""
+    sequences = []
+    for kept in (True, False, False):
+        stack.guardian.on_connected(kept)
+        stack.guardian.round()
+        stack.tick(after_s=6)
+        sequences.append(stack.manifest().sequence)
+    first = sequences[0]
+    assert sequences == [first, first + 1, first + 1]
+
+
+def test_g6_nobody_is_asked_before_the_broker_has_told_what_it_holds(stack: ServerStack) -> None:
+    before = stack.manifest().sequence
+    stack.guardian.on_connected(kept=False)
+    stack.tick(after_s=6)
+    assert stack.manifest().sequence == before

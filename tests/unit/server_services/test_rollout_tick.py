@@ -1,4 +1,4 @@
-"""Rules T1 to T5 of server.services.rollout_tick, with N1 to N6 of the manifests that carry the decisions."""
+"""Rules T1 to T6 of server.services.rollout_tick, with N1 to N6 of the manifests that carry the decisions."""
 
 import sqlite3
 from contextlib import AbstractContextManager, closing

@@ -80,7 +80,7 @@ def after_the_loss(stack: ServerStack, *, store: MemoryStore | None = None) -> S
     own, again.link.retained = dict(again.link.retained), dict(stack.link.retained)
     for topic, payload in again.link.retained.items():
         again.guardian.on_retained(topic, payload)
-    again.guardian.on_connected()
+    again.guardian.on_connected(kept=True)
     again.link.retained |= own
     return again
 
@@ -243,7 +243,7 @@ def test_g5_a_server_without_a_catalogue_touches_nothing_it_does_not_know(busy: 
     empty.clock.ahead_s = busy.clock.ahead_s
     for topic, payload in busy.link.retained.items():
         empty.guardian.on_retained(topic, payload)
-    empty.guardian.on_connected()
+    empty.guardian.on_connected(kept=True)
     assert empty.guardian.round() == 0
     assert empty.link.sent == []
     empty.upload()

@@ -31,6 +31,7 @@ def add(fleet: Fleet, artifact: Path, *, now_s: float, expiry: Expiry | None = N
     Everything that can be measured is measured from the bytes; the description beside the artifact must agree.
     Raises PolicyError `bad-request` where it does not, `conflict` where a rule of the catalogue would break.
     """
+    fleet.root()
     found = description.read(artifact)
     check_measured(found, artifact)
     _check_classes(fleet, found)

@@ -1,6 +1,6 @@
 """`fairlead-firmware`: the release engineer's command, for machines that hold the offline keys."""
 
-import errno
+import importlib.metadata
 import shlex
 import sys
 import time
@@ -15,6 +15,7 @@ from securesystemslib.signer._key import Key
 from firmware_tools import (
     catalogue,
     ceremony,
+    command_line,
     debian,
     export,
     inspection,
@@ -31,22 +32,16 @@ from firmware_tools.fleet import Fleet
 from firmware_tools.signing import Reviewed, Signed
 from firmware_tools.statement import release_lines
 from firmware_tools.terminal import Terminal, read_passphrase
-from fleet_protocol.errors import FleetError, PolicyError
+from fleet_protocol.errors import PolicyError
 from fleet_protocol.ids import is_id
 from fleet_protocol.payload import to_value
 
 app: Final = typer.Typer(
     name="fairlead-firmware",
-    help="Keys, root ceremonies, packing and the signed catalogue of releases. Works offline.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_CLI_ERRORS: Final = tuple(
-    kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and kind.__name__ == "ClickException"
-)
-
 FleetDir = Annotated[Path, typer.Argument(metavar="DIR", help="The fleet's directory.")]
 PassphraseFile = Annotated[Path | None, typer.Option(help="File whose first line is the passphrase.")]
 NoPassphrase = Annotated[bool, typer.Option("--no-passphrase", help="Write new private keys unencrypted.")]
@@ -54,6 +49,20 @@ TargetsDays = Annotated[float, typer.Option(help="Days until the catalogue expir
 RootDays = Annotated[float, typer.Option(help="Days until the root expires.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 _EXPIRY: Final = Expiry()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fairlead-firmware {importlib.metadata.version('fairlead')}")
+        raise typer.Exit
+
+
+@app.callback()
+def fairlead_firmware(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Keys, root ceremonies, packing and the signed catalogue of releases. Works offline."""
+    del version
 
 
 @app.command()
@@ -143,6 +152,8 @@ def pack(
     as_json: AsJson = False,
 ) -> None:
     """Make an artifact of a tree: the same tree gives the same bytes."""
+    if not tree.exists():
+        raise PolicyError("bad-request", f"{tree}: No such file or directory")
     path = options_file or pack_options.find(tree)
     options = pack_options.read(path) if path is not None else {}
     check = dict(options.get("check", {})) if not (check_http or check_exec) else {}
@@ -209,7 +220,7 @@ def sign(
     expect: Annotated[list[str] | None, typer.Option(help="Sign only what has this fingerprint.")] = None,
 ) -> None:
     """Check the drafts, say in words what they allow, and sign them."""
-    terminal = Terminal()
+    terminal, fleet = Terminal(), Fleet(directory).known()
     wanted = {"".join(text.split()).lower() for text in expect or ()}
 
     def confirm(reviewed: Reviewed) -> bool:
@@ -220,7 +231,7 @@ def sign(
 
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     signers = {str(path): terminal.signer(path, passphrase) for path in key}
-    _report(terminal, signing.sign_with(Fleet(directory), signers, now_s=time.time(), confirm=confirm))
+    _report(terminal, signing.sign_with(fleet, signers, now_s=time.time(), confirm=confirm))
 
 
 @app.command()
@@ -230,7 +241,7 @@ def merge(
 ) -> None:
     """Take the signatures from other holders' copies of a draft."""
     for path in drafts:
-        _report(Terminal(), signing.merge(Fleet(directory), path))
+        _report(Terminal(), signing.merge(Fleet(directory).known(), path))
 
 
 @app.command()
@@ -328,37 +339,13 @@ def export_server(
 
 
 def main() -> None:
-    """The console script: exit status 0, or 1 and one line that says what was wrong and what to do."""
+    """The console script, with the exit status of `command_line.run`."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line and return its exit status."""
-    terminal = Terminal()
-    try:
-        result: Any = typer.main.get_command(app)(list(arguments), prog_name="fairlead-firmware", standalone_mode=False)
-    except FleetError as error:
-        terminal.fail(error.detail)
-    except _CLI_ERRORS as error:
-        terminal.fail(f"{_message(error)} (see --help)")
-    except (typer.Abort, KeyboardInterrupt):
-        terminal.fail("stopped; a draft that was complete before is still there")
-    except OSError as error:
-        terminal.fail(_os_error(error))
-    else:
-        return result if isinstance(result, int) else 0
-    return 1
-
-
-def _message(error: Any) -> str:
-    message: str = error.format_message()
-    return " ".join(message.split()).removesuffix(".")
-
-
-def _os_error(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    hint = "; free some space" if error.errno == errno.ENOSPC else ""
-    return f"{place}{error.strerror or error}{hint}"
+    return command_line.run(typer.main.get_command(app), arguments)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ artifacts/   the bytes, by their sha256
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tuf.api.metadata import Metadata, Targets
 
@@ -28,6 +28,13 @@ class Fleet:
     """Names the places in a fleet's directory and reads what is signed there. Holds no state."""
 
     directory: Path
+
+    def known(self) -> Self:
+        """Itself, where it is a fleet's directory. Raises PolicyError `setup` where it is none."""
+        if not self.metadata.is_dir() and not self.draft.is_dir():
+            detail = f"{self.directory} is not a fleet directory; make one with `fairlead-firmware init`"
+            raise PolicyError("setup", detail)
+        return self
 
     @property
     def offline(self) -> Path:
@@ -71,8 +78,7 @@ class Fleet:
         """The newest signed root. Raises PolicyError `setup` where there is none yet."""
         roots = self.roots()
         if not roots:
-            detail = "no signed root yet: sign it first" if self.draft.is_dir() else "not a fleet directory; run init"
-            raise PolicyError("setup", f"{self.directory}: {detail}")
+            raise PolicyError("setup", f"{self.known().directory}: no signed root yet: sign it first")
         return roots[-1]
 
     def targets(self) -> Metadata[Targets] | None:

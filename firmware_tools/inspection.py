@@ -21,6 +21,7 @@ from fleet_protocol.payload import to_value
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _PEM_HEAD: Final = b"-----BEGIN "
+_DEB_HEAD: Final = b"!<arch>\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,16 @@ def inspect(path: Path) -> Inspection:
         return _archive(path)
     if head.startswith(_PEM_HEAD):
         return _private_key(path)
+    if head.startswith(_DEB_HEAD):
+        raise PolicyError("bad-request", f"{path} is a Debian package: `pack` makes a release of it")
+    if not head.lstrip().startswith(b"{"):
+        raise _nothing_of_ours(path)
     return _json(path, head)
+
+
+def _nothing_of_ours(path: Path) -> PolicyError:
+    detail = f"{path} is no artifact, description, metadata, envelope or key of Fairlead"
+    return PolicyError("bad-request", detail)
 
 
 def _json(path: Path, data: bytes) -> Inspection:
@@ -64,7 +74,7 @@ def _json(path: Path, data: bytes) -> Inspection:
             return _public_key(path)
     except ProtocolError as error:
         raise PolicyError("bad-request", f"{path}: {error.detail}") from None
-    raise PolicyError("bad-request", f"{path} is no artifact, description, metadata, envelope or key of Fairlead")
+    raise _nothing_of_ours(path)
 
 
 def _archive(path: Path) -> Inspection:

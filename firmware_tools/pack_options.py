@@ -91,7 +91,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def spec_of(options: Mapping[str, Any]) -> ReleaseSpec:
     """What `pack` needs, of options by name. Raises PolicyError `bad-request` for what is missing or wrong."""
-    missing = [name for name in _NEEDED if not options.get(name)]
+    missing = [name for name in _NEEDED if options.get(name) in (None, "", [])]
     if missing:
         raise PolicyError("bad-request", f"missing: {', '.join(missing)}; give options or a {OPTIONS_NAME}")
     if options["kind"] not in PACKED_KINDS:

@@ -39,8 +39,7 @@ def verify_fleet(fleet: Fleet, *, now_s: float) -> list[Finding]:
 
     Raises PolicyError `setup` where there is no fleet; every other fault is a finding with a problem.
     """
-    if not fleet.metadata.is_dir() and not fleet.draft.is_dir():
-        raise PolicyError("setup", f"{fleet.directory} is not a fleet directory; make one with `init`")
+    fleet.known()
     findings: list[Finding] = []
     for part in (_roots, _targets, _artifacts, _drafts):
         try:

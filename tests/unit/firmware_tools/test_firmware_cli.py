@@ -1,6 +1,7 @@
 """The command: a whole ceremony from the outside, and one line for every mistake."""
 
 import errno
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -49,9 +50,9 @@ def ok(result: tuple[int, str, str]) -> str:
 
 
 def mistake(result: tuple[int, str, str]) -> str:
-    """Exit status 1, exactly one line, no traceback."""
+    """Exit status 1, or 2 where the command line is wrong, exactly one line, no traceback."""
     status, _, err = result
-    assert status == 1
+    assert status == (2 if err.endswith(" (see --help)\n") else 1)
     assert err.startswith("fairlead-firmware: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
@@ -213,7 +214,9 @@ def test_a_file_is_packed_raw(run: Run) -> None:
         (["init", "g"], "--fleet"),
         (["init", "g", "--fleet", "acme", "--root-key", "absent.pub"], "absent.pub"),
         (["add", "f", "absent.tar.zst"], "absent.tar.zst"),
-        (["add", "nowhere", "absent.tar.zst"], "absent"),
+        (["add", "nowhere", "absent.tar.zst"], "nowhere is not a fleet directory"),
+        (["merge", "nowhere", "absent.json"], "nowhere is not a fleet directory"),
+        (["sign", "nowhere", "--key", "absent.pem"], "nowhere is not a fleet directory"),
         (["remove", "f", "my-service", "9"], "not in the catalogue"),
         (["remove", "nowhere", "my-service", "9"], "init"),
         (["floor", "f", "my-service", "-1"], "-1"),
@@ -231,8 +234,10 @@ def test_a_file_is_packed_raw(run: Run) -> None:
         (["verify", "."], "not a fleet"),
         (["inspect", "nowhere"], "nowhere"),
         (["inspect", "."], "not a fleet"),
-        (["pack", "nowhere", "--package", "p", "--version", "1", "--counter", "1", "--kind", "files"], "classes"),
-        (["pack", "nowhere", "--exec", "'"], "exec"),
+        (["pack", "nowhere"], "nowhere: No such file"),
+        (["pack", "f", "--package", "p", "--version", "1", "--counter", "1", "--kind", "files"], "classes"),
+        (["pack", "f", "--package", "p", "--version", "1", "--counter", "0", "--kind", "files", "--class", "x"], "0"),
+        (["pack", "f", "--exec", "'"], "exec"),
         (["export-server", "nowhere", "--out", "d"], "init"),
         (["export-server", "f", "--out", "/proc/nothing"], "/proc"),
         (["frobnicate"], "frobnicate"),
@@ -297,7 +302,19 @@ def test_a_file_that_is_none_of_ours_is_one_line(run: Run) -> None:
     ):
         path = Path(f"file-{number}")
         path.write_bytes(data)
-        mistake(run("inspect", path))
+        assert f"file-{number}" in mistake(run("inspect", path))
+    Path("text").write_bytes(b"hello \xff")
+    assert "text is no artifact, description" in mistake(run("inspect", "text"))
+    Path("x.deb").write_bytes(b"!<arch>\ndebian-binary")
+    assert "x.deb is a Debian package: `pack` makes a release of it" in mistake(run("inspect", "x.deb"))
+
+
+def test_without_a_word_there_is_help(run: Run) -> None:
+    status, out, err = run()
+    assert (status, err) == (2, "")
+    assert "export-server" in out
+    assert run("--help") == (0, out, "")
+    assert ok(run("--version")) == f"fairlead-firmware {importlib.metadata.version('fairlead')}\n"
 
 
 @pytest.mark.parametrize("name", ["draft/targets.json", "metadata"])

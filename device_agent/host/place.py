@@ -204,7 +204,8 @@ def _purge(place: Place, settings: AgentSettings | None, state_dir: Path) -> Non
         remove_tree(place.here(state_dir))
     config = place.here(place.config)
     named = () if settings is None else files_of(settings)
-    for name in (*(path.name for path in named if path.parent in (place.config.parent, config.parent)), config.name):
+    beside = (place.config.parent, config.parent.resolve())  # settings name their files by absolute paths
+    for name in (*(path.name for path in named if path.parent in beside), config.name):
         remove(config.with_name(name))
     with suppress(OSError):
         config.parent.rmdir()

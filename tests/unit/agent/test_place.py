@@ -213,3 +213,12 @@ def test_uninstalled_it_keeps_what_is_the_owners_until_that_is_purged(image: Pat
     assert main(["uninstall", "--root", str(image), "--purge"]) == 0
     assert not (image / STATE).exists()
     assert [path.name for path in (image / "etc/fairlead").iterdir()] == ["notes"]
+
+
+def test_an_image_with_a_relative_path_is_purged_of_keys_too(
+    image: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(image.parent)
+    assert main(["install", "--root", image.name, "--settings", folder.name]) == 0
+    assert main(["uninstall", "--root", image.name, "--purge"]) == 0
+    assert not (image / "etc/fairlead").exists()

@@ -9,7 +9,8 @@
 #   --wheel FILE        the agent's own wheel; what it needs is downloaded, pinned and hashed
 #   --settings DIR      the folder that `fairlead broker device` made for this device
 #   --device, --fleet, --class, --broker, --broker-ca, --broker-cert, --broker-key, --allow-host, --variable
-#                       where there is no such folder: what stands in /etc/fairlead/agent.toml
+#                       where there is no such folder: what stands in /etc/fairlead/agent.toml;
+#                       beside one, the last two are added to what it says
 #   --server URL --token TOKEN|@FILE --group GROUP [--root-sha256 DIGEST]
 #                       enrol with the server, which answers with the fleet's root
 #   --trust FILE        trust this root.json instead of asking a server
@@ -133,21 +134,21 @@ while [ $# -gt 0 ]; do
     --uninstall) uninstall=yes ;;
     --purge) purge=(--purge) ;;
     -h | --help)
-        sed -n '2,23s/^# \{0,1\}//p' "$0"
+        sed -n '2,24s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     --*)
-        [ $# -ge 2 ] || fail "$1 needs a value"
         case $1 in
-        --wheels) wheels=$2 ;;
-        --wheel) wheel=$2 ;;
-        --trust) trust=$2 ;;
-        --server | --token | --group | --root-sha256) enrol+=("$1" "$2") ;;
+        --wheels) wheels=${2-} ;;
+        --wheel) wheel=${2-} ;;
+        --trust) trust=${2-} ;;
+        --server | --token | --group | --root-sha256) enrol+=("$1" "${2-}") ;;
         --settings | --device | --fleet | --class | --broker | --broker-ca | --broker-cert | --broker-key | --allow-host | --variable)
-            place+=("$1" "$2")
+            place+=("$1" "${2-}")
             ;;
         *) fail "unknown option $1: see --help" ;;
         esac
+        [ $# -ge 2 ] || fail "$1 needs a value"
         shift
         ;;
     *) fail "unexpected $1: see --help" ;;

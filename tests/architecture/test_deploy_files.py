@@ -1,7 +1,10 @@
 """What we hand to users as an example has to work as it stands."""
 
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from device_agent.adapters.state_folders import KEY
 from device_agent.host.place import CONFIG, PROGRAM, STATE_DIR, UNIT
@@ -32,6 +35,22 @@ def test_an_agent_gets_no_other_packages_than_everybody():
     agent = _pins(ROOT / "requirements-agent.lock")
     assert {"tuf", "paho-mqtt", "psutil"} <= agent.keys()
     assert agent.items() <= whole.items()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bogus"], "unknown option --bogus: see --help"),
+        (["--bogus", "x"], "unknown option --bogus: see --help"),
+        (["--wheels"], "--wheels needs a value"),
+        (["--no-start", "--variable"], "--variable needs a value"),
+        (["please"], "unexpected please: see --help"),
+    ],
+)
+def test_the_installing_script_says_which_word_is_wrong(words: list[str], said: str) -> None:
+    script = ROOT / "deploy" / "install-agent.sh"
+    done = subprocess.run(["bash", script, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"install-agent.sh: {said}\n")
 
 
 def _pins(lock: Path) -> dict[str, tuple[str, ...]]:

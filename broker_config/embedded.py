@@ -46,9 +46,9 @@ class EmbeddedSettings:
             raise PolicyError("setup", f"{self.port} is not a port")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, program: str = "python -m broker_config.embedded") -> int:
     """Run until told to end; 0 on an orderly end, 1 with one line on stderr where it cannot start."""
-    parser = OneLineParser(prog="python -m broker_config.embedded", description=__doc__.split("\n", 1)[0])
+    parser = OneLineParser(prog=program, description=__doc__.split("\n", 1)[0])
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default %(default)s)")
     parser.add_argument("--port", type=int, default=1883, help="0 lets the kernel choose (default %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep retained messages over a restart")

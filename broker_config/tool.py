@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "python -m broker_
     """Carry out one command; 0 when it was, 1 with one line on stderr when not, 2 on wrong usage, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["embedded"]:
-        return embedded.main(arguments[1:])
+        return embedded.main(arguments[1:], program=f"{program} embedded")
     parser = OneLineParser(prog=program, description="Brokers for a Fairlead fleet.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("embedded", help="run the embedded broker, for the demo and small trials", add_help=False)

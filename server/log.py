@@ -36,7 +36,7 @@ def start_logging(level: str = "INFO") -> None:
     logger.configure(patcher=_mask)
     logger.add(sys.stderr, level=level, format=_FORMAT, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_Bridge()], level=logging.INFO, force=True)
-    for noisy in ("uvicorn.access", "httpx", "httpcore", "alembic", "transitions", "amqtt"):
+    for noisy in ("uvicorn.access", "httpx", "httpcore", "alembic", "transitions", "amqtt", "tuf"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

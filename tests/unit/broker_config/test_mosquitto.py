@@ -194,6 +194,13 @@ def test_the_tools_wrong_usage_is_one_line_and_status_2(capsys: pytest.CaptureFi
     assert "--help" in err
 
 
+@pytest.mark.parametrize("words", ["embedded", "render", "ca init"])
+def test_help_says_how_it_was_called(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    with pytest.raises(SystemExit):
+        tool.main([*words.split(), "--help"], program="fairlead broker")
+    assert capsys.readouterr().out.startswith(f"usage: fairlead broker {words} ")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("ca.pem", "ca.pem is no certificate"), ("ca.key", "ca.key is no key"), ("issued.json", "issued.json")],

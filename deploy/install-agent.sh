@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs Fairlead's agent on this device (Debian or Ubuntu, systemd, Python 3.11 or newer), as root:
 #
-#   ./install-agent.sh --settings node-1 --server https://server.example.com --token @token --group line-1
+#   ./install-agent.sh --settings node-1 --server https://server.example.com --token @enrol-token --group line-1
 #
 # Again with newer wheels it upgrades: settings and state stay, and a cut at any instant leaves the old or the new agent.
 #

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--replace", action="store_true", help="begin again where another or a torn trust store stands")
     enroll = _command(commands, "enroll", "register this device with its server, and get the root from there")
     enroll.add_argument("--server", required=True, help="the server's address, http(s)://host:port")
-    enroll.add_argument("--token", required=True, help="the API token, or @FILE that holds it")
+    enroll.add_argument("--token", required=True, help="the server's enrolment token, or @FILE that holds it")
     enroll.add_argument("--group", required=True, help="the group that the device joins")
     enroll.add_argument("--root-sha256", help="refuse a root whose digest is another than this")
     status = _command(commands, "status", "what the running agent says of itself")

@@ -109,7 +109,7 @@ CODES: Final[Mapping[str, Code]] = {
         Fault.POLICY,
         {
             "bad-request": "the request is not of its documented form",
-            "unauthorized": "the API token is missing or wrong",
+            "unauthorized": "the token is missing, wrong, or may only enrol devices",
             "unknown-node": "no device of that name is enrolled",
             "unknown-group": "no group of that name exists",
             "unknown-update": "no update job of that name exists",

@@ -54,6 +54,7 @@ from server.services.steering import Steering
 from server.services.uploading import Uploading
 from server.services.witness import Witness
 from server.settings import Settings
+from server.tokens import API, ENROL
 
 _DAY_S: Final = 86_400
 _WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound by default
@@ -96,7 +97,8 @@ class Server:
         data.open()
         undo.callback(data.close)
         fleet = data.fleet(settings.fleet)
-        self.token = data.token()
+        tokens = data.tokens()
+        self.token = tokens.api
         listener = bind(settings.host, settings.port)
         undo.callback(listener.close)
         self.url = f"http://{_host(settings.host)}:{listener.getsockname()[1]}"
@@ -106,7 +108,7 @@ class Server:
         parts = _Parts(settings, self, store, SystemClock(), fleet=fleet)
         parts.start(undo)
         self._start_threads(parts)
-        http = HttpServer(create_application(parts.use_cases(), settings, self.token), listener)
+        http = HttpServer(create_application(parts.use_cases(), settings, tokens), listener)
         http.start()
         undo.callback(http.stop)
         ready = "server {} is ready, fleet {}, broker {}, signing {}"
@@ -290,7 +292,8 @@ def run(settings: Settings, *, stop: threading.Event | None = None) -> int:
         server.start()
         _say(f"broker {server.broker_url}")
         _say(f"server {server.url}")
-        _say(f"token {settings.data_dir / 'token'}")
+        _say(f"token {settings.data_dir / API}")
+        _say(f"enrol-token {settings.data_dir / ENROL}")
         ending.wait()
     except FleetError as error:
         sys.stderr.write(f"fairlead: {error.code}: {error.detail}\n")

@@ -1,4 +1,4 @@
-"""The server's data directory: one server at a time, and its token."""
+"""The server's data directory: one server at a time, its fleet, and its tokens."""
 
 import fcntl
 import os
@@ -13,6 +13,7 @@ from fleet_protocol.errors import FleetError, PolicyError
 from fleet_protocol.fleet_role import parse_fleet_role
 from fleet_protocol.limits import ROOT_SIZE
 from server.services.catalogue_files import CatalogueFiles
+from server.tokens import API, ENROL, Tokens
 
 _TOKEN_LEAST: Final = 16
 _FLEET: Final = "fleet"
@@ -20,7 +21,7 @@ _FLEET: Final = "fleet"
 
 
 class DataDir:
-    """`<data>/`: catalogue/, artifacts/, keys/, fairlead.db, token; mode 0700."""
+    """`<data>/`: catalogue/, artifacts/, keys/, fairlead.db, token, enrol-token; mode 0700."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,14 +65,21 @@ class DataDir:
             raise PolicyError("setup", f"the root in {self.path} is of fleet {found}, not of {given}: {advice}")
         return found or given or _FLEET
 
-    def token(self) -> str:
-        """The API token; made at the first start, with mode 0600.
+    def tokens(self) -> Tokens:
+        """Both tokens, each as `token` has it. Raises PolicyError `setup` where they are one and the same."""
+        found = Tokens(api=self.token(API), enrol=self.token(ENROL))
+        if found.api == found.enrol:
+            raise PolicyError("setup", f"{self.path / ENROL} holds the API token, which no device may have: remove it")
+        return found
+
+    def token(self, name: str = API) -> str:
+        """The token in the file `name`; made at the first start, with mode 0600.
 
         Raises PolicyError `setup` where the file is too short to be one, or may be read by others.
         """
-        file = self.path / "token"
+        file = self.path / name
         if not file.exists():
-            self.write_private("token", secrets.token_urlsafe(32) + "\n")
+            self.write_private(name, secrets.token_urlsafe(32) + "\n")
         if file.stat().st_mode & 0o077:
             raise PolicyError("setup", f"{file} may be read by others: chmod 600 {file}")
         token = file.read_text(encoding="utf-8").strip()

@@ -9,15 +9,17 @@ from fastapi_offline import FastAPIOffline
 
 from server.api import node_routes, release_routes, server_routes, update_routes
 from server.api.errors import add_handlers
-from server.api.guard import Guard, caps
+from server.api.guard import ENROLMENT, Guard, caps
 from server.api.server_bodies import Error
 from server.api.use_cases import UseCases
 from server.settings import Settings
+from server.tokens import API, ENROL, Tokens
 
 _TEXT: Final = """Signed updates for fleets of Linux devices over MQTT.
 
 Everything below `/api` needs `Authorization: Bearer <token>`; the token is in the file `token` of the server's data
-directory. Every error is `{"code", "detail"}`: the codes are stable, the detail says what was wrong and what to do.
+directory. `POST /api/nodes/register` takes the one in `enrol-token` too, which opens nothing else. Every error is
+`{"code", "detail"}`: the codes are stable, the detail says what was wrong and what to do.
 """
 _TAGS: Final = [
     {"name": "updates", "description": "Publish a release, watch it advance, steer it."},
@@ -28,7 +30,7 @@ _TAGS: Final = [
 ]
 
 
-def create_application(cases: UseCases, settings: Settings, token: str) -> FastAPI:
+def create_application(cases: UseCases, settings: Settings, tokens: Tokens) -> FastAPI:
     """An application that answers under the rules of server.api.guard and server.api.errors."""
     errors: dict[int | str, dict[str, Any]] = {"4XX": {"model": Error}, "5XX": {"model": Error}}
     # Its pages come from the wheel: /docs works on a machine without internet.
@@ -48,13 +50,13 @@ def create_application(cases: UseCases, settings: Settings, token: str) -> FastA
         catalogue_most_bytes=settings.catalogue_most_bytes,
         artifact_most_bytes=settings.artifact_most_bytes,
     )
-    app.add_middleware(Guard, token=token, cap_bytes=cap_bytes)
-    _describe_token(app)
+    app.add_middleware(Guard, tokens=tokens, cap_bytes=cap_bytes)
+    _describe_tokens(app)
     return app
 
 
-def _describe_token(app: FastAPI) -> None:
-    """Say in the OpenAPI document which operations need the token."""
+def _describe_tokens(app: FastAPI) -> None:
+    """Say in the OpenAPI document which operations need which token."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -65,10 +67,12 @@ def _describe_token(app: FastAPI) -> None:
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
-            schema.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            bearer = {"type": "http", "scheme": "bearer"}
+            schema.setdefault("components", {})["securitySchemes"] = {API: bearer, ENROL: bearer}
             for path, operations in schema["paths"].items():
                 for operation in operations.values() if path.startswith("/api") else ():
-                    operation["security"] = [{"token": []}]
+                    operation["security"] = [{API: []}]
+            schema["paths"][ENROLMENT]["post"]["security"].append({ENROL: []})
             app.openapi_schema = schema
         return app.openapi_schema
 

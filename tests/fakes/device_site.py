@@ -71,8 +71,8 @@ class DeviceSite:
         `settings` are added to the agent.toml that the device is given. Returns what was said.
         """
         self.carry(device, name, settings=settings)
-        device.put(self.server.data_dir / "token", "/root/token")
-        enrol = f"--server {self.server.url} --token @/root/token --group {GROUP}"
+        device.put(self.server.data_dir / "enrol-token", "/root/enrol-token")
+        enrol = f"--server {self.server.url} --token @/root/enrol-token --group {GROUP}"
         return device.do(f"{script} --settings /root/{name} {enrol}")
 
     def carry(self, device: Device, name: str, *, settings: str = "") -> None:
@@ -88,7 +88,7 @@ class DeviceSite:
         made = load(where.here(where.config))
         enroll(
             replace(made, state_dir=where.here(made.state_dir), worker_user=None),  # an account of the device only
-            Enrolment(self.server.url, f"@{self.server.data_dir / 'token'}", GROUP, None),
+            Enrolment(self.server.url, f"@{self.server.data_dir / 'enrol-token'}", GROUP, None),
         )
 
     def _folder(self, name: str, settings: str) -> Path:

@@ -23,6 +23,7 @@ from server.cli.demo.narrator import Narrator
 from server.cli.demo.places import FLEET, GROUP, Places, chosen, program
 from server.cli.demo.processes import Processes
 from server.client import Client, ClientError
+from server.tokens import API, ENROL
 
 _UP_S: Final = 60.0
 """How long the stage may take until everything answers."""
@@ -97,7 +98,7 @@ def _raise_curtain(
             node.config.write_text(agent_config(places, number, variables), encoding="utf-8")
             config = ["--config", str(node.config)]
             run(["fairlead-agent", "init", *config, "--root", str(desk.root())], environment)
-            enrol = ["--server", places.server_url, "--token", f"@{places.server_data / 'token'}", "--group", GROUP]
+            enrol = ["--server", places.server_url, "--token", f"@{places.server_data / ENROL}", "--group", GROUP]
             run(["fairlead-agent", "enroll", *config, *enrol], environment)
             processes.start(node.name, [program("fairlead-agent"), "run", *config])
             narrator.say(f"{node.name}  enrolled in group {GROUP}, agent started")
@@ -108,7 +109,7 @@ def _raise_curtain(
 
 
 def _token(places: Places, processes: Processes) -> str:
-    file = places.server_data / "token"
+    file = places.server_data / API
     _await(processes, "server", file.exists)
     return file.read_text(encoding="ascii").strip()
 

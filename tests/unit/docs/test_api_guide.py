@@ -8,6 +8,7 @@ import pytest
 from server.api.application import create_application
 from server.services.update_request import UpdateRequest
 from server.settings import Settings
+from server.tokens import Tokens
 from tests.fakes.server_stack import ServerStack
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -17,7 +18,8 @@ CALLS = re.findall(r"^curl (.*?)\"\$S(/[^\"?]*)", GUIDE, re.MULTILINE)
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     stack = ServerStack(tmp_path_factory.mktemp("guide"))
-    document = create_application(stack.use_cases(), Settings(), "a-token-of-some-length").openapi()
+    tokens = Tokens(api="a-token-of-some-length", enrol="another-for-devices")
+    document = create_application(stack.use_cases(), Settings(), tokens).openapi()
     return {path: {method.upper() for method in methods} for path, methods in document["paths"].items()}
 
 

@@ -16,7 +16,7 @@ from fleet_protocol.messages import Command, Reply
 from fleet_protocol.payload import to_payload
 from fleet_protocol.schema import from_payload
 from fleet_protocol.topics import COMMAND
-from tests.fakes.http_api import TOKEN, serving
+from tests.fakes.http_api import ENROL_TOKEN, TOKEN, serving
 from tests.fakes.server_stack import CLASS, GROUP, ServerStack
 
 Json = dict[str, Any]
@@ -89,6 +89,29 @@ def test_every_api_route_needs_the_token(bare: Client) -> None:
             answer = bare.request(method, path.replace("{", "x").replace("}", "x"), headers=headers)  # type: ignore[arg-type]
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), (path, method, header)
             assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_enrolment_token_enrols_and_opens_nothing_else(stack: ServerStack, bare: Client) -> None:
+    document = bare.get("/openapi.json").json()
+    bare.headers["authorization"] = f"Bearer {ENROL_TOKEN}"
+    rows = [(method.upper(), path) for path, methods in document["paths"].items() for method in methods]
+    others = {row for row in rows if row[1].startswith("/api")} - {("POST", "/api/nodes/register")}
+    assert len(others) == len([path for _, path in rows if path.startswith("/api")]) - 1
+    register = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"]
+    others |= {(method, "/api/nodes/register") for method in register} | {("POST", "/api/nodes/register/")}
+    for method, path in sorted(others):
+        answer = bare.request(method, path.replace("{", "x").replace("}", "x"))
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), (method, path)
+        if method != "HEAD":
+            assert answer.json()["code"] == "unauthorized" and "may enrol devices and nothing else" in answer.text
+
+    key = CryptoSigner.generate_ed25519().public_key.to_dict()
+    body = {"id": "node-9", "group": GROUP, "class": CLASS, "public_key": key}
+    assert bare.post("/api/nodes/register", json=body).status_code == 201
+    with stack.store.read() as reads:
+        assert reads.device("node-9") is not None
+    assert document["paths"]["/api/nodes/register"]["post"]["security"] == [{"token": []}, {"enrol-token": []}]
+    assert document["paths"]["/api/nodes"]["get"]["security"] == [{"token": []}]
 
 
 def test_register(stack: ServerStack, client: Client) -> None:

@@ -134,6 +134,18 @@ def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
         data.token()
 
 
+def test_the_enrolment_token_is_another_one(tmp_path: Path) -> None:
+    tokens = DataDir(tmp_path).tokens()
+    assert tokens.api != tokens.enrol and DataDir(tmp_path).tokens() == tokens
+    assert (tmp_path / "enrol-token").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "enrol-token").write_text(tokens.api)
+    with pytest.raises(PolicyError, match="holds the API token"):
+        DataDir(tmp_path).tokens()
+    (tmp_path / "enrol-token").unlink()
+    again = DataDir(tmp_path).tokens()
+    assert again.api == tokens.api and again.enrol != tokens.enrol, "who removes one gets another"
+
+
 def test_a_disk_that_is_full_leaves_no_part_of_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _full)

@@ -24,4 +24,4 @@ class Job:
     created_s: float
     created_by: str
     superseded: bool = False
-    """A newer deployment of the package has reached the whole group; this one left the manifest."""
+    """A newer deployment of the package has taken this one's place; it left the manifest."""

@@ -5,8 +5,8 @@ Rules, cited by number in the tests:
 U1. Only a release of the verified catalogue can be published, and only what devices of the group would accept.
 U2. Devices asked for by name are enrolled and belong to one group.
 U3. A counter is above that of every deployment that the same devices may already hold or be offered; going back is
-    done by a recall. A release whose deployment has expired may be published again: who has it says so, and the others
-    get it.
+    done by a recall. The same release may be published again, to others too, unless it is being rolled out: who has it
+    says so, and the others get it. What becomes of its deployments before says server.services.succession (Y2).
 U4. One rollout of a package advances in a group at a time.
 U5. `update_id` makes a request idempotent: the same again returns the job, another under the same id is a conflict.
 U6. Either everything is stored and published, or nothing.
@@ -31,6 +31,7 @@ from server.services.catalogue import Catalogue
 from server.services.catalogue_state import Contents, Release
 from server.services.manifests import Manifests, current_deployments
 from server.services.publication import Publication
+from server.services.succession import supersede
 from server.services.update_request import UpdateRequest
 
 _LIVE = (RolloutState.ACTIVE, RolloutState.HELD, RolloutState.COMPLETE)
@@ -75,12 +76,13 @@ class Publishing:
             if request.update_id is not None and self._is_known(change.work, request, plan):
                 return request.update_id, False
             contents = self._catalogue.require()
-            self._check_may_start(change.work, request, plan, contents, now_s)
+            self._check_may_start(change.work, request, plan, contents)
             job = self._job(change.work, request, plan, now_s)
             rollout = self._rollout(job.id, plan)
             self._manifests.deployment(contents, job, rollout, now_s)
             change.work.put_job(job)
             change.work.put_rollout(rollout)
+            supersede(change, rollout)
             self._manifests.reissue(change, plan.group, now_s)
             detail = f"{rollout.package} {rollout.version} to {_audience_text(plan)}"
             audit.record(change.work, now_s, who=audit.OPERATOR, verb="publish", subject=job.id, detail=detail)
@@ -108,9 +110,7 @@ class Publishing:
             raise PolicyError("conflict", f"update {job.id} exists already and asks for something else")
         return True
 
-    def _check_may_start(
-        self, work: Reads, request: UpdateRequest, plan: _Plan, contents: Contents, now_s: float
-    ) -> None:
+    def _check_may_start(self, work: Reads, request: UpdateRequest, plan: _Plan, contents: Contents) -> None:
         release, devices = plan.release, work.devices(plan.group)
         if release.counter < contents.floors.get(release.package, 0):
             raise ProtocolError("floor", f"{release.package} {release.version} is below the catalogue's floor")
@@ -127,7 +127,7 @@ class Publishing:
                     f"{rollout.package} {rollout.version} is being rolled out to {plan.group} by {job.id}: "
                     "wait for it, hold it or recall it first",
                 )
-            again = rollout.counter == release.counter and rollout.has_expired(now_s)
+            again = rollout.counter == release.counter and set(job.targets) == set(release.targets)
             if rollout.counter >= release.counter and not again and audience.meets(Audience.of(rollout.policy)):
                 raise PolicyError(
                     "conflict",
@@ -181,7 +181,7 @@ class Publishing:
             for release in contents.releases
             if release.package == plan.release.package and floor <= release.counter < plan.release.counter
         }
-        counters = [*(r.counter for r in _before(work, plan)), *_installed(work, plan, lower)]
+        counters = [*(r.counter for r in _before(work, plan)), *_installed(work, plan, lower), *_ways_back(work, plan)]
         found = next((lower[counter] for counter in counters if counter in lower), None)
         if found is None:
             return None
@@ -250,6 +250,17 @@ def _installed(work: Reads, plan: _Plan, lower: dict[int, Release]) -> list[int]
     running = [item.counter for device in reached for item in device.installed if item.package == plan.release.package]
     ranked = Counter(counter for counter in running if counter in lower).most_common()
     return [counter for counter, _ in sorted(ranked, key=lambda row: (-row[1], -row[0]))]
+
+
+def _ways_back(work: Reads, plan: _Plan) -> list[int]:
+    """Where the deployments of the same release lead back to, the newest first: who has it may run nothing lower."""
+    return [
+        job.fallback.counter
+        for job, rollout in reversed(current_deployments(work, plan.group))
+        if (rollout.package, rollout.counter) == (plan.release.package, plan.release.counter)
+        and job.fallback is not None
+        and rollout.state in _LIVE
+    ]
 
 
 def _audience_text(plan: _Plan) -> str:

@@ -46,7 +46,7 @@ class Retrying:
             after(rollout.state, Verb.RETRY)
             check_lives(rollout, self._clock.now_s())
             if job.superseded:
-                raise PolicyError("wrong-state", f"{job_id} was replaced by a newer release of {rollout.package}")
+                raise PolicyError("wrong-state", f"{job_id} was replaced by a newer update of {rollout.package}")
             failed = [attempt for attempt in reads.attempts(job_id) if has_failed(rollout, attempt)]
         if not failed:
             raise PolicyError("wrong-state", f"no device has failed {job_id}: there is nothing to retry")

@@ -5,7 +5,7 @@ Rules, cited by number in the tests:
 T1. A decision, the manifest that carries it and its audit entry are one transaction; the broker hears of it after the
     commit. A server that is killed between any two steps goes on from the last commit.
 T2. Deciding twice changes nothing: without new evidence a tick writes nothing.
-T3. A rollout that completes for a whole audience supersedes the older deployments of its package to that audience.
+T3. A rollout that completes supersedes, and one that is recalled takes along, what server.services.succession says.
 T4. One rollout's trouble does not stop the others, nor one group's, nor an unreadable row, nor a locked database: it is
     logged, shown in GET /health, and tried again at the next tick.
 T5. A rollout whose release has left the catalogue is held, with the reason.
@@ -16,7 +16,6 @@ T6. Whoever obeys a newer manifest reports. So where reports may have been lost 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -24,11 +23,11 @@ from server.domain import engine
 from server.domain.rollout import Complete, Decision, Hold, Observations, OpenWave, Recall, Rollout, RolloutState
 from server.ports import Clock, Reads, Store
 from server.services import audit
-from server.services.audience import Audience
 from server.services.catalogue import Catalogue
 from server.services.complaints import Complaints
-from server.services.manifests import Manifests, current_deployments
-from server.services.publication import Change, Publication
+from server.services.manifests import Manifests
+from server.services.publication import Publication
+from server.services.succession import recall_along, supersede
 
 Observe = Callable[[Reads, Rollout, float], Observations]
 """Evidence for one rollout at a moment (epoch seconds)."""
@@ -131,8 +130,12 @@ class RolloutTick:
                 return
             change.work.put_rollout(changed)
             if changed.state is RolloutState.COMPLETE:
-                _supersede(change, changed)
-            self._manifests.reissue(change, changed.group, now_s)
+                supersede(change, changed)
+            reissue = partial(self._manifests.reissue, change, changed.group, now_s)
+            if changed.state is RolloutState.RECALLED:
+                recall_along(change, changed, now_s, reissue)
+            else:
+                reissue()
 
     def _renew_catalogue(self, now_s: float) -> None:
         with self._publication.begin() as change:
@@ -166,19 +169,6 @@ class RolloutTick:
             group = change.work.group(group_name)
             if group is not None:
                 self._manifests.refresh(change, group, now_s)
-
-
-def _supersede(change: Change, newer: Rollout) -> None:
-    """Rule T3."""
-    audience = Audience.of(newer.policy)
-    for job, rollout in current_deployments(change.work, newer.group):
-        older = rollout.package == newer.package and rollout.id != newer.id and _settled(rollout)
-        if older and audience.covers(Audience.of(rollout.policy)):
-            change.work.put_job(replace(job, superseded=True))
-
-
-def _settled(rollout: Rollout) -> bool:
-    return rollout.state is not RolloutState.ACTIVE
 
 
 def _words(decision: Decision, rollout: Rollout) -> tuple[str, str]:

@@ -5,6 +5,7 @@ the same transaction.
 """
 
 from dataclasses import replace
+from functools import partial
 
 from fleet_protocol.errors import PolicyError
 from server.domain import engine
@@ -16,6 +17,7 @@ from server.services import audit
 from server.services.manifests import Manifests, current_deployments
 from server.services.publication import Publication
 from server.services.rollout_tick import Observe
+from server.services.succession import recall_along
 
 
 class Steering:
@@ -33,13 +35,17 @@ class Steering:
         with self._publication.begin() as change:
             job, rollout = find(change.work, job_id)
             if job.superseded:
-                raise PolicyError("wrong-state", f"{job_id} was replaced by a newer release of {rollout.package}")
+                raise PolicyError("wrong-state", f"{job_id} was replaced by a newer update of {rollout.package}")
             state = after(rollout.state, verb)
             if verb in (Verb.RESUME, Verb.ADVANCE):
                 check_lives(rollout, now_s)
-            change.work.put_rollout(self._after(change.work, rollout, verb, state, reason))
-            if state is not rollout.state:
-                self._manifests.reissue(change, rollout.group, now_s)
+            changed = self._after(change.work, rollout, verb, state, reason)
+            change.work.put_rollout(changed)
+            reissue = partial(self._manifests.reissue, change, rollout.group, now_s)
+            if state is RolloutState.RECALLED:
+                recall_along(change, changed, now_s, reissue)
+            elif state is not rollout.state:
+                reissue()
             audit.record(change.work, now_s, who=audit.OPERATOR, verb=verb, subject=job_id, detail=reason)
 
     def _after(self, work: Reads, rollout: Rollout, verb: Verb, state: RolloutState, reason: str) -> Rollout:

@@ -288,13 +288,15 @@ class ServerStack:
             work.put_attempts([attempt])
             work.touch_devices([(device, now_s)])
 
-    def installed(self, device: str, version: str, counter: int, package: str = PACKAGE) -> None:
-        """Store what a device said it has."""
+    def installed(
+        self, device: str, version: str, counter: int, package: str = PACKAGE, deployment: str | None = None
+    ) -> None:
+        """Store what a device said it has, and from which deployment."""
 
         with self.store.begin() as work:
             known = work.device(device)
             assert known is not None
-            item = Installed(package=package, version=version, counter=counter, deployment=None)
+            item = Installed(package=package, version=version, counter=counter, deployment=deployment)
             work.put_device(replace(known, installed=(item,)))
 
     def hear(self, *names: str) -> None:

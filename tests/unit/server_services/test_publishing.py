@@ -123,7 +123,30 @@ def test_u3_a_counter_must_rise(stack: ServerStack) -> None:
     stack.release("web", "2.0.0", 2)
     completed(stack, package_version="2.0.0")
     assert refused(stack) == "conflict"
-    assert refused(stack, package_version="2.0.0", target_nodes=["node-1"]) == "conflict"
+    assert refused(stack, target_nodes=["node-1"]) == "conflict"
+
+
+def test_u3_the_same_release_may_be_published_again_once_it_is_not_under_way(stack: ServerStack) -> None:
+    tried = stack.publish(target_nodes=["node-1"], update_id="tried")
+    stack.tick()
+    with pytest.raises(FleetError, match="rolled out to line-1 by tried: wait for it, hold it or recall it first"):
+        stack.publish()
+    stack.report(tried, "node-1", "committed")
+    stack.tick(after_s=301)
+    assert stack.rollout(tried).state is RolloutState.COMPLETE
+    wider = stack.publish()
+    assert [each.id for each in stack.manifest().deployments] == [wider]
+    assert stack.job(tried).superseded
+    stack.steering.steer(wider, Verb.HOLD)
+    assert stack.deployment(stack.publish(waves=[{"share": 100}])).state == "active", "a held one may be replaced"
+
+
+def test_a_release_that_everybody_has_keeps_its_way_back_when_it_is_published_again(stack: ServerStack) -> None:
+    stack.release("web", "2.0.0", 2)
+    completed(stack)
+    completed(stack, package_version="2.0.0")
+    again = stack.publish(package_version="2.0.0")
+    assert stack.job(again).fallback.version == "1.0.0"
 
 
 def test_u3_other_devices_are_not_in_the_way(stack: ServerStack) -> None:

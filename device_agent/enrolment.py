@@ -22,7 +22,7 @@ from device_agent.trust.trusted_root import read_root
 from device_agent.worker.privileges import become
 from fleet_protocol import limits, strict_json
 from fleet_protocol.errors import CODES, Fault, PolicyError, ProtocolError, TransportError
-from fleet_protocol.ids import check_id, shown
+from fleet_protocol.ids import check_id, is_id, shown
 
 _TIMEOUT_S: Final = 30.0
 _TOKEN_MOST: Final = 4_096
@@ -59,7 +59,8 @@ def init(settings: AgentSettings, root: Path, *, replace_store: bool) -> int:
 def enroll(settings: AgentSettings, enrolment: Enrolment) -> int:
     """Register the device's public key and lay down the root that the server answers with.
 
-    Prints the root's digest, which a person should compare with the one that the release engineer has: whoever could
+    Prints the group that the device is in, which for one that was enrolled before is the one that it was in, and the
+    root's digest, which a person should compare with the one that the release engineer has: whoever could
     forge the answer could otherwise make the fleet's root his own.
     """
     group, server, token = check_id(enrolment.group, "group"), _checked(enrolment.server), _token(enrolment.token)
@@ -82,7 +83,11 @@ def enroll(settings: AgentSettings, enrolment: Enrolment) -> int:
     if enrolment.root_sha256 is not None and enrolment.root_sha256.lower() != digest:
         raise PolicyError("conflict", f"the server's root has sha256 {digest}, not the one that was given")
     new = _lay_down(settings, data, replace_store=False)
-    sys.stdout.write(f"enrolled {settings.device} in group {enrolment.group}\n")
+    placed = answer.get("group")
+    found = placed if isinstance(placed, str) and is_id(placed) else group
+    sys.stdout.write(f"enrolled {settings.device} in group {found}\n")
+    if found != group:
+        sys.stdout.write(f"it was there already and stays: `fairlead move {settings.device} {group}` moves it\n")
     sys.stdout.write(f"root version {root['signed']['version']} {'laid down' if new else 'was there already'}\n")
     sys.stdout.write(f"root sha256 {digest}\n")
     sys.stdout.write("compare it with `sha256sum` of the root where the fleet was made; do not go on if it differs\n")

@@ -73,7 +73,8 @@ def _add_enrolment(routes: APIRouter, cases: UseCases) -> None:
     def register(body: RegisterBody, response: Response) -> RegisteredAnswer:
         """Enrol a device; its group is made where there is none.
 
-        The same device with the same key again changes nothing (200), and never its group; another key is a conflict.
+        The same device with the same key again (200) changes its class and nothing else: the group of the answer is the
+        one that it was in. Another key is a conflict.
         """
         if not cases.nodes.register(body.id, body.group, body.device_class, body.public_key):
             response.status_code = 200

@@ -91,7 +91,7 @@ def enrol(
     """Enrol a device by its public key. On the device itself, `fairlead-agent enroll` does the same."""
     with open_session(server, token, as_json=as_json) as session:
         answer = session.client.enrol(device, group, device_class, _public_key(key))
-        session.show(answer, lambda: tables.devices([answer]))
+        session.show(answer, lambda: tables.enrolled(answer, group))
 
 
 def move(

@@ -33,6 +33,15 @@ def devices(nodes: Sequence[Node]) -> RenderableType:
     return table if nodes else Text("no devices yet: fairlead-agent enroll adds one")
 
 
+def enrolled(node: Node, group: str) -> RenderableType:
+    """The device that was to be enrolled in the group; one that was enrolled before stays where it was."""
+    if node["group"] == group:
+        return devices([node])
+    moves = f"`fairlead move {node['id']} {group}` moves it"
+    told = f"{node['id']} was enrolled already and stays in group {node['group']}: {moves}"
+    return Group(devices([node]), Text(printable.line(told), "yellow"))
+
+
 def rollouts(jobs: Sequence[Job]) -> RenderableType:
     """One line a rollout."""
     table = _table("job", "group", "release", "state", "wave", "committed", "failed", "silent", "reason")

@@ -2,7 +2,8 @@
 
 Rules, cited by number in the tests:
 
-D1. A device's id belongs to the key that enrolled it first; another key is a conflict, the same key changes nothing.
+D1. A device's id belongs to the key that enrolled it first; another key is a conflict, the same key changes
+    nothing but the class, which the device knows best. Its group is changed by moving it.
 D2. A device is in exactly one group; its signed assignment is stored in the transaction that moves it.
 D3. The sequence of a device's assignments always rises, over its removal and enrolment too, and so does the counter
     below which reports under its key are replays.

@@ -187,7 +187,7 @@ class _Server(HTTPServer):
 @pytest.fixture
 def server(fleet: Fleet) -> Iterator[_Server]:
     with _Server() as server:
-        server.answer = {"id": "node-1", "root": json.loads(fleet.first_root)}
+        server.answer = {"id": "node-1", "group": "line-1", "root": json.loads(fleet.first_root)}
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -206,10 +206,18 @@ def test_enroll(agent: AgentProcess, server: _Server, fleet: Fleet, tmp_path: Pa
         done = agent.command(*arguments, "--root-sha256", digest)
         assert done.returncode == 0, done.stderr
         assert digest in done.stdout
+        assert "enrolled node-1 in group line-1\n" in done.stdout
     path, authorization, body = server.seen[-1]
     assert path == "/api/nodes/register"
     assert authorization == "Bearer secret"
     assert body == {"id": "node-1", "group": "line-1", "class": "x86_64", "public_key": dict(agent.init())}
+
+
+def test_enrolling_again_says_in_which_group_the_device_stays(agent: AgentProcess, server: _Server) -> None:
+    server.status = 200
+    done = agent.command("enroll", "--server", server.url, "--token", "x", "--group", "line-2")
+    assert "enrolled node-1 in group line-1\n" in done.stdout
+    assert "`fairlead move node-1 line-2` moves it" in done.stdout
 
 
 def test_enroll_that_the_server_refuses(agent: AgentProcess, server: _Server) -> None:

@@ -441,5 +441,9 @@ def test_enrol_sends_the_devices_key(api: ScriptedApi, here: CommandHere) -> Non
     ran = here.run("enrol", "node-1", "--group", "line-1", "--class", "x86_64", "--key", "key.json")
     assert (ran.status, ran.err) == (0, "")
     assert api.asked[0].body == {"id": "node-1", "group": "line-1", "class": "x86_64", "public_key": key}
+    assert "moves it" not in ran.out
+    ran = here.run("enrol", "node-1", "--group", "line-2", "--class", "x86_64", "--key", "key.json")
+    assert (ran.status, ran.err) == (0, "")
+    assert "stays in group line-1: `fairlead move node-1 line-2` moves it" in ran.out
     (here.home / "key.json").write_text("[]")
     assert "(keys)" in here.fails("enrol", "n", "--group", "g", "--class", "c", "--key", "key.json")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -44,8 +45,11 @@ def test_both_acts_go_as_told_and_ctrl_c_leaves_nothing(tmp_path):
         assert [(n["id"], n["installed"][0]["version"]) for n in nodes] == [(f"node-{i}", "1.0.0") for i in (1, 2, 3)]
         for name in ("node-1", "node-2", "node-3"):
             assert httpx.get(f"{demo.place(name)}/health", timeout=10).status_code == 200
-        _ask_with_the_command_line(server, token)
-        _look_with_mosquitto_sub(demo.place("broker"))
+        _ask_with_the_command_line(demo.wait_for(r"^export (.+)$")[1])
+        _look_with_mosquitto_sub(demo.wait_for(r"^mosquitto_sub (.+)$")[1])
+        for name, port in (("broker", 1883), ("server", 8080), ("node-1", 8081)):
+            moved = not demo.place(name).endswith(f":{port}")
+            assert (f"{name}  port {port} is taken by another program" in demo.story) == moved
         assert demo.interrupt() == 0
         assert demo.processes() == []
 
@@ -83,12 +87,14 @@ def _docs_need_no_internet(server: str) -> None:
     assert all(httpx.get(f"{server}{path}", timeout=10).status_code == 200 for path in scripts)
 
 
-def _ask_with_the_command_line(server: str, token: str) -> None:
-    """Every command that asks a device something gets the device's own answer."""
+def _ask_with_the_command_line(exported: str) -> None:
+    """Every command that asks a device something gets the device's own answer, with what the demo has one export."""
+    variables = dict(word.split("=", 1) for word in shlex.split(exported))
+    assert set(variables) == {"FAIRLEAD_SERVER", "FAIRLEAD_TOKEN"}
 
     def fairlead(*words: str, statuses: tuple[int, ...] = (0,)) -> dict[str, Any]:
         argv = [str(Path(sys.executable).with_name("fairlead")), *words, "--json"]
-        environment = {**os.environ, "FAIRLEAD_SERVER": server, "FAIRLEAD_TOKEN": token}
+        environment = {**os.environ, **variables}
         done = subprocess.run(argv, env=environment, capture_output=True, check=False)
         assert done.returncode in statuses, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -102,15 +108,16 @@ def _ask_with_the_command_line(server: str, token: str) -> None:
     assert {check["name"] for check in results["node-3"]["checks"]} >= {"cpu", "memory", "disk"}
 
 
-def _look_with_mosquitto_sub(broker: str) -> None:
+def _look_with_mosquitto_sub(printed: str) -> None:
     """What a dashboard author sees, with no client code of ours."""
     tool = shutil.which("mosquitto_sub")
     if tool is None:
         return
-    host, port = broker.removeprefix("mqtt://").split(":")
+    *connect, _, everything = shlex.split(printed)
+    assert everything == "fleet/v1/#"
 
     def read(topic: str) -> tuple[str, bytes]:
-        argv = [tool, "-h", host, "-p", port, "-t", f"fleet/v1/{topic}", "-C", "1", "-W", "30", "-F", "%t %p"]
+        argv = [tool, *connect, "-t", f"fleet/v1/{topic}", "-C", "1", "-W", "30", "-F", "%t %p"]
         topic_read, _, payload = subprocess.run(argv, capture_output=True, check=True).stdout.strip().partition(b" ")
         return topic_read.decode(), payload
 

@@ -65,6 +65,8 @@ def _play(places: Places, narrator: Narrator, *, leave: bool) -> bool:
     processes = Processes(places.logs, environment, lambda name, code: narrator.say(_fell(name, code)))
     try:
         narrator.act("Setting the stage")
+        for name, port, url in places.moved:
+            narrator.say(f"{name}  port {port} is taken by another program: {url} instead")
         desk = Desk(places, environment, narrator)
         desk.open()
         token = _raise_curtain(places, processes, desk, narrator, environment)
@@ -153,6 +155,8 @@ def _print_places(places: Places, token: str, narrator: Narrator) -> None:
     for node in places.nodes:
         narrator.place(node.name, node.http_url)
     narrator.place("files", str(places.home))
+    for command, words in places.ready_lines.items():
+        narrator.place(command, words)
 
 
 def _close(places: Places, token: str, narrator: Narrator, *, played: bool) -> None:

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fleet_protocol.topics import DEFAULT_PREFIX
+from server.tokens import API
+
 NODES: Final = ("node-1", "node-2", "node-3")
 GROUP: Final = "demo"
 FLEET: Final = "demo"
 PACKAGE: Final = "hello-web"
 _HOST: Final = "127.0.0.1"
+_BROKER_PORT: Final = 1883
+_SERVER_PORT: Final = 8080
+_NODE_PORTS: Final = (8081, 8082, 8083)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,21 @@ class Places:
         return f"http://{_HOST}:{self.server_port}"
 
     @property
+    def moved(self) -> list[tuple[str, int, str]]:
+        """Who could not have its default port: its name, that port, and where it is instead."""
+        usual = [("broker", _BROKER_PORT, self.broker_port, self.broker_url)]
+        usual.append(("server", _SERVER_PORT, self.server_port, self.server_url))
+        usual += [(n.name, port, n.http_port, n.http_url) for n, port in zip(self.nodes, _NODE_PORTS, strict=True)]
+        return [(name, default, url) for name, default, port, url in usual if port != default]
+
+    @property
+    def ready_lines(self) -> dict[str, str]:
+        """Commands to be copied whole, each by its program's name: what to tell a shell, and how to listen in."""
+        listen = f"-h {_HOST} -p {self.broker_port} -v -t '{DEFAULT_PREFIX}/#'"
+        token = (self.server_data / API).read_text(encoding="ascii").strip()
+        return {"export": f"FAIRLEAD_SERVER={self.server_url} FAIRLEAD_TOKEN={token}", "mosquitto_sub": listen}
+
+    @property
     def release_desk(self) -> Path:
         """The release engineer's folder: offline keys and the catalogue."""
         return self.home / "release-desk"
@@ -81,7 +102,7 @@ def chosen(home: Path) -> Iterator[Places]:
     listen and share their address with whoever asks for it by its number.
     """
     with ExitStack() as claims:
-        ports = [_claim(port, claims) for port in (1883, 8080, 8081, 8082, 8083, 0, 0, 0)]
+        ports = [_claim(port, claims) for port in (_BROKER_PORT, _SERVER_PORT, *_NODE_PORTS, 0, 0, 0)]
         nodes = tuple(
             NodePlace(name=name, folder=home / name, http_port=ports[2 + n], service_port=ports[5 + n])
             for n, name in enumerate(NODES)

@@ -5,7 +5,8 @@ Rules:
  L2. a device reads the topics that its server writes: trust and manifests of any group, because a broker
      cannot know a device's group (only the signed assignment tells it), and of `devices/` its own name only;
  L3. the server reads and writes everything below the prefix that the topic types name;
- L4. a dashboard reads plain readings and manifests, and writes nothing;
+ L4. a dashboard reads plain readings and what the server says to everybody, so that it can check manifests by hand,
+     and writes nothing;
  L5. nobody is given `#`.
 """
 
@@ -14,18 +15,25 @@ from typing import Final
 
 from fleet_protocol.topics import (
     AVAILABILITY,
+    DELEGATED,
     DEVICE_TOPICS,
     HEALTH,
     HEARTBEAT,
     MANIFEST,
+    ROOT,
+    SNAPSHOT,
     STATE,
+    TARGETS,
     TELEMETRY,
+    TIMESTAMP,
     TOPIC_TYPES,
     Topics,
     TopicType,
 )
 
-DASHBOARD_READS: Final = (AVAILABILITY, STATE, HEARTBEAT, TELEMETRY, HEALTH, MANIFEST)
+_READINGS: Final = (AVAILABILITY, STATE, HEARTBEAT, TELEMETRY, HEALTH)
+_SAID_TO_ALL: Final = (ROOT, TIMESTAMP, SNAPSHOT, TARGETS, DELEGATED, MANIFEST)
+DASHBOARD_READS: Final = _READINGS + _SAID_TO_ALL
 """Not reports, commands and replies: those are between a device and its server."""
 SYS_TOPICS: Final = "$SYS/broker/#"
 """The broker's own numbers; for `fairlead doctor` and monitoring, through a service's account."""

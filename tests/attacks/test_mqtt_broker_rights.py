@@ -20,6 +20,7 @@ from broker_config.ca import Certificate
 from broker_config.names import SERVER
 from fleet_protocol.errors import FleetError
 from fleet_protocol.topics import (
+    ASSIGNMENT,
     COMMAND,
     DEVICE_TOPICS,
     MANIFEST,
@@ -290,6 +291,7 @@ def test_a_dashboard_reads_readings_and_writes_nothing(broker: TlsBroker, server
             dashboard.publish(spelt(broker, kind), b"forged", retain=True)
         dashboard.subscribe("#")
         server.publish(broker.topics.of(COMMAND, device="node-1"), b"secret")
+        server.publish(broker.topics.of(ASSIGNMENT, device="node-1"), b"secret")
         device.publish(broker.topics.of(REPORT, device="node-1"), b"secret")
         server.publish(broker.topics.of(TIMESTAMP), b"")
         device.publish(state, b"plain")

@@ -10,15 +10,19 @@ from fleet_protocol.timestamps import parse_time
 from fleet_protocol.topics import MANIFEST, STATE, TIMESTAMP, Topics
 from server.answers import GroupRow
 from server.cli.broker_probe import VERSION_TOPIC, BrokerAccount, BrokerProbe, certificate_end_s
-from server.cli.findings import Finding, of_expiry, some
+from server.cli.findings import Finding, Verdict, of_expiry, some
 from server.cli.tables import age
 
 _MANIFEST_WARN_S: Final = 86_400.0
 """Manifests are signed anew long before; a day left means that nobody does."""
 
 
-def of_broker(account: BrokerAccount, topics: Topics, groups: Sequence[GroupRow]) -> Iterator[Finding]:
-    """Connect, read what is retained, and compare; publishes nothing."""
+def of_broker(account: BrokerAccount, topics: Topics, groups: Sequence[GroupRow], *, named: bool) -> Iterator[Finding]:
+    """Connect, read what is retained, and compare; publishes nothing.
+
+    A broker that can not be looked at is a failure where somebody has `named` it, and else a warning.
+    """
+    unseen: Verdict = "fail" if named else "warn"
     try:
         if account.secure:
             end_s = certificate_end_s(account)
@@ -26,9 +30,9 @@ def of_broker(account: BrokerAccount, topics: Topics, groups: Sequence[GroupRow]
         with BrokerProbe(account) as probe:
             yield from _seen(probe, topics, groups)
     except FleetError as error:
-        yield Finding("broker probe", "warn", f"{error.detail}; say --broker, --broker-ca, --broker-cert, --broker-key")
+        yield Finding("broker probe", unseen, f"{error.detail}; say --broker, --broker-ca, --broker-cert, --broker-key")
     except OSError as error:
-        yield Finding("broker probe", "warn", f"{error.filename or account.url}: {error.strerror or error}")
+        yield Finding("broker probe", unseen, f"{error.filename or account.url}: {error.strerror or error}")
 
 
 def _seen(probe: BrokerProbe, topics: Topics, groups: Sequence[GroupRow]) -> Iterator[Finding]:

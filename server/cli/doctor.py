@@ -79,12 +79,12 @@ def _examine(client: Client, topics: Topics, account: BrokerAccount | None) -> I
         yield Finding("token", "fail", f"{error.detail}; --token, FAIRLEAD_TOKEN, or data_dir/token on the server")
         return
     yield Finding("token", "ok", "accepted")
-    account = account or _local_broker(health)
-    if account is None:
+    seen = account or _local_broker(health)
+    if seen is None:
         text = "not looked at from here: say --broker URL, and for TLS --broker-ca, --broker-cert, --broker-key"
         yield Finding("broker probe", "warn", text)
     else:
-        yield from of_broker(account, topics, groups)
+        yield from of_broker(seen, topics, groups, named=account is not None)
     yield from findings.of_devices(nodes, groups)
     yield findings.of_rollouts(jobs)
 

@@ -46,8 +46,8 @@ def retain(host: str, port: int, *documents: tuple[str, bytes]) -> None:
             server.publish(topic, payload, retain=True)
 
 
-def found(account: BrokerAccount) -> dict[str, Finding]:
-    return {finding.what: finding for finding in of_broker(account, TOPICS, GROUPS)}
+def found(account: BrokerAccount, *, named: bool = True) -> dict[str, Finding]:
+    return {finding.what: finding for finding in of_broker(account, TOPICS, GROUPS, named=named)}
 
 
 def test_a_broker_that_is_well(broker: RunningBroker) -> None:
@@ -106,10 +106,12 @@ def test_the_embedded_broker_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["mqtt://127.0.0.1:{port}", "http://127.0.0.1:1", "mqtt://", "mqtt://[::1", "mqtts://"])
-def test_no_broker_is_one_warning(url: str) -> None:
+def test_no_broker_is_one_finding(url: str) -> None:
     with reserved_port() as port:
-        findings = found(BrokerAccount(url=url.format(port=port)))
-    assert {(finding.what, finding.verdict) for finding in findings.values()} == {("broker probe", "warn")}
+        account = BrokerAccount(url=url.format(port=port))
+        for named, verdict in ((True, "fail"), (False, "warn")):
+            findings = found(account, named=named)
+            assert {(finding.what, finding.verdict) for finding in findings.values()} == {("broker probe", verdict)}
 
 
 def test_a_production_broker_through_a_dashboards_certificate(tmp_path: Path) -> None:
@@ -129,4 +131,4 @@ def test_a_production_broker_through_a_dashboards_certificate(tmp_path: Path) ->
             BrokerAccount(url=url, ca_file=tmp_path / "none"),
             BrokerAccount(url=url, ca_file=broker.services.ca_file, cert_file=key, key_file=cert),
         ):
-            assert found(bad)["broker probe"].verdict == "warn"
+            assert found(bad)["broker probe"].verdict == "fail"

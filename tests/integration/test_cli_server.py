@@ -180,6 +180,13 @@ def test_the_doctor_fails_where_a_token_is_wrong(here: CommandHere) -> None:
     assert "fail token" in ran.out
 
 
+@pytest.mark.parametrize("url", ["garbage", "mqtt://127.0.0.1:1", "mqtts://127.0.0.1:1"])
+def test_the_doctor_fails_where_the_broker_that_was_named_is_not_there(here: CommandHere, url: str) -> None:
+    ran = here.run("doctor", "--broker", url)
+    assert ran.status == 1
+    assert ran.out.count("fail") == ran.out.count("fail broker probe: ") == 1
+
+
 def test_serve_says_in_one_line_why_it_can_not_start(tmp_path: Path) -> None:
     line = CommandLine(tmp_path, {"FAIRLEAD_PORT": "0", "FAIRLEAD_BROKER_PORT": "0"})
     for words in (["--fleet", "No Id"], ["--signing", "nobody"], ["--data-dir", "/proc/none"], ["--port", "70000"]):

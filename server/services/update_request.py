@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fleet_protocol import limits
 from fleet_protocol.errors import FleetError, PolicyError
-from fleet_protocol.ids import check_id, check_version
+from fleet_protocol.ids import check_id, check_version, shown
 from fleet_protocol.manifest import Source, Window
 from fleet_protocol.timestamps import parse_time
 from server.domain.job import UpdateType
@@ -16,6 +16,7 @@ from server.domain.rollout import DEFAULT_SHARES, FailureAction, Policy, Wave
 from server.services.catalogue_state import Release
 
 _DAY_S: Final = 86_400
+_SCHEMES: Final = ("http://", "https://")
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -39,6 +40,14 @@ def _hours(value: Any) -> Any:
         raise ValueError("a window is HH:MM-HH:MM in UTC, or {start_min, end_min}")
     start_h, start_min, end_h, end_min = (int(part) for part in found.groups())
     return {"start_min": start_h * 60 + start_min, "end_min": end_h * 60 + end_min}
+
+
+def _addresses(value: Any) -> Any:
+    """Refuses in words what the pattern below would refuse with itself, and once for each form of the member."""
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(each, str) and not each.startswith(_SCHEMES):
+            raise ValueError(f"{shown(each)} is no address: it begins with {' or '.join(_SCHEMES)}")
+    return value
 
 
 Id = Annotated[str, _checked(check_id)]
@@ -75,7 +84,7 @@ class UpdateRequest(BaseModel):
     update_type: UpdateType | None = Field(None, description="Refused where the release is of another kind.")
     package_name: Id
     package_version: Version
-    package_url: Url | tuple[Url, ...] | None = Field(
+    package_url: Annotated[Url | tuple[Url, ...] | None, BeforeValidator(_addresses)] = Field(
         None,
         description="Where devices may download the artifacts; `{sha256}` and `{path}` stand for each target's own. "
         "Absent: from this server.",

@@ -151,6 +151,7 @@ def test_an_operators_day(site: Site, here: CommandHere) -> None:
         (["publish", "web", "1.1.0", "--nodes", "nobody"], "unknown-node"),
         (["publish", "web", "1.1.0", "--group", "line-1", "--failure-rate", "7"], "bad-request"),
         (["publish", "web", "1.1.0", "--group", "line-1", "--window", "late"], "bad-request"),
+        (["publish", "web", "1.1.0", "--group", "line-1", "--url", "garbage"], "bad-request"),
         (["publish", "web", "1.1.0", "--group", "line-1", "--on-failure", "shrug"], "bad-request"),
         (["publish", "web", "../../x", "--group", "line-1"], "bad-request"),
         (["move", "nobody", "line-1"], "unknown-node"),

@@ -64,6 +64,11 @@ def test_the_line_says_which_member_is_wrong(client: Client) -> None:
     asked = {"update_type": "files", "package_name": "We b", "package_version": "1.0.0", "group": GROUP}
     check(client.post("/api/updates", json=asked), 400, "bad-request", "package_name")
     check(client.post("/api/updates", json=asked | {"extra": 1, "package_name": "web"}), 400, "bad-request", "extra")
+    says = "package_url: 'garbage' is no address: it begins with http:// or https://"
+    for url in ("garbage", ["http://x/{sha256}", "garbage"]):
+        answer = client.post("/api/updates", json=asked | {"package_name": "web", "package_url": url})
+        check(answer, 400, "bad-request")
+        assert answer.json()["detail"] == says
 
 
 @pytest.mark.parametrize(

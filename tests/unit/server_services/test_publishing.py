@@ -243,7 +243,7 @@ def test_a_fallback_that_left_the_catalogue_can_only_come_from_the_other_slot(st
         ({"group": "g", "window": "25:00-01:00"}, "HH:MM-HH:MM"),
         ({"group": "g", "not_before": "tomorrow"}, "YYYY-MM-DD"),
         ({"group": "g", "expires_s": 0}, "greater than 0"),
-        ({"group": "g", "package_url": "file:///etc/passwd"}, "pattern"),
+        ({"group": "g", "package_url": "file:///etc/passwd"}, "is no address"),
         ({"group": "g", "waves": [{"share": 101}]}, "less than or equal to 100"),
         ({"group": "g", "waves": []}, "at least 1"),
         ({"group": "g", "waves": [{"share": 0}, {"share": 0}]}, "reach nobody"),

@@ -5,6 +5,7 @@ HTTP. Each step that fails undoes those before it and ends in one line. Stop is 
 before the link: it takes no more, commits what it has, and the link acknowledges that before it disconnects.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -55,6 +56,7 @@ from server.services.uploading import Uploading
 from server.services.witness import Witness
 from server.settings import Settings
 from server.tokens import API, ENROL
+from server.variables import unread
 
 _DAY_S: Final = 86_400
 _WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound by default
@@ -281,6 +283,8 @@ class _Parts:
 def run(settings: Settings, *, stop: threading.Event | None = None) -> int:
     """Serve until SIGTERM, SIGINT or `stop`; 0 after an orderly end, 1 with one line where it can not start."""
     start_logging(settings.log_level)
+    for line in unread(os.environ, Settings.model_fields):
+        logger.warning(line)
     ending = stop or threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from broker_config.site import Site
 from fleet_protocol.errors import FleetError, PolicyError
 from fleet_protocol.ids import check_id
 from fleet_protocol.topics import DEFAULT_PREFIX, Topics
+from server.variables import PREFIX
 
 Signing = Literal["server", "online"]
 
@@ -37,7 +38,7 @@ def _url(value: str) -> str:
 class Settings(BaseSettings):
     """Everything that an operator may choose about one server process. Durations carry their unit in the name."""
 
-    model_config = SettingsConfigDict(env_prefix="FAIRLEAD_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     data_dir: Path = Path("fairlead-data")
     """Database, artifacts, catalogue, keys and token; made with mode 0700."""
@@ -102,4 +103,4 @@ def load(**chosen: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = "_".join(str(part) for part in first["loc"])
-        raise PolicyError("setup", f"FAIRLEAD_{name.upper()}: {first['msg']}"[:300]) from None
+        raise PolicyError("setup", f"{PREFIX}{name.upper()}: {first['msg']}"[:300]) from None

@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from fleet_protocol.errors import FleetError, PolicyError
 from server.cli.printable import line
 from server.client import Client, ClientError, is_local
+from server.variables import OPERATORS, PREFIX, unread
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 _LOCAL_DATA: Final = "fairlead-data"
@@ -54,9 +55,20 @@ class Session:
 def open_session(server: str | None, token: str | None, *, as_json: bool) -> Iterator[Session]:
     """A session with the server that the options, the environment or the configuration file name."""
     with one_line_errors():
+        _warn_of_slips()
         account = find_account(server, token)
         with Client(account.server, account.token, ca_file=account.ca_file) as client:
             yield Session(client, as_json, console())
+
+
+def _warn_of_slips() -> None:
+    """Say which variables are not read by anything."""
+    if all(name.removeprefix(PREFIX) in OPERATORS for name in os.environ if name.startswith(PREFIX)):
+        return
+    from server.settings import Settings  # noqa: PLC0415 - the server's, which take longer to load than most commands run
+
+    for text in unread(os.environ, Settings.model_fields):
+        sys.stderr.write(f"fairlead: {line(text)}\n")
 
 
 def find_account(server: str | None, token: str | None) -> Account:

@@ -205,3 +205,12 @@ def test_serve_refuses_another_fleet_than_that_of_the_root_in_its_data_directory
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("fairlead: setup: the root in data is of fleet acme, not of beta: leave --fleet out")
     assert ran.err.count("\n") == 1
+
+
+def test_a_variable_that_is_spelt_wrongly_is_a_warning_once(site: Site, tmp_path: Path) -> None:
+    slip = {"FAIRLEAD_COMAND_TIMEOUT_S": "1"}
+    says = "the variable FAIRLEAD_COMAND_TIMEOUT_S is not read by anything: do you mean FAIRLEAD_COMMAND_TIMEOUT_S?"
+    ran = CommandLine(site.home, site.variables | slip).run("releases")
+    assert (ran.status, ran.err) == (0, f"fairlead: {says}\n")
+    ran = CommandLine(tmp_path, slip).run("serve", "--data-dir", "/proc/none")
+    assert (ran.status, ran.err.count(says)) == (1, 1)

@@ -78,6 +78,30 @@ with_config(_OPEN)(Node)
 
 
 @with_config(_OPEN)
+class AttemptRow(TypedDict):
+    """The newest that a device reported about one deployment."""
+
+    deployment: str
+    version: str
+    number: int
+    stage: str
+    outcome: str | None
+    code: str | None
+    detail: str
+    at: float
+
+
+class NodeDetail(Node):
+    """A device with its health and its attempts, the newest first: `GET /api/nodes/ID`."""
+
+    health: dict[str, Any] | None
+    attempts: list[AttemptRow]
+
+
+with_config(_OPEN)(NodeDetail)
+
+
+@with_config(_OPEN)
 class Nodes(TypedDict):
     """`GET /api/nodes`."""
 

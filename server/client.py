@@ -110,6 +110,10 @@ class Client:
         """Enrolled devices, of one group or all."""
         return self._formed(answers.Nodes, self.get("/api/nodes", group=group))
 
+    def node(self, node: str) -> answers.NodeDetail:
+        """One device, with what it reported about its deployments."""
+        return self._formed(answers.NodeDetail, self.get(f"/api/nodes/{_part(node)}"))
+
     def enrol(self, node: str, group: str, device_class: str, public_key: Mapping[str, Any]) -> answers.Node:
         """Register a device; the same key again is the same device."""
         body = {"id": node, "group": group, "class": device_class, "public_key": dict(public_key)}

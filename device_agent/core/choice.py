@@ -193,7 +193,7 @@ def _judge(record: Record, deployment: PlannedDeployment, at: Moment) -> Decisio
         return Decision(choice=None, why=kernel)
     if not takes_part(record, deployment):
         place = bucket(deployment.salt, record.device)
-        return Decision(choice=None, why=f"bucket {place} >= share {deployment.share_bp}")
+        return Decision(choice=None, why=f"in no wave yet: bucket {place} >= share {deployment.share_bp}")
     closed = _closed(deployment, at)
     if closed is not None:
         return closed

@@ -90,6 +90,9 @@ def _undo(record: Record, attempt: Attempt, at: Moment) -> tuple[Record, tuple[E
 
 
 def _cannot(record: Record, packages: list[str]) -> _Answer:
+    foreign = [package for package in packages if package not in record.packages]
+    if foreign:
+        return _Answer("no-fallback", f"there is no package {', '.join(foreign)} on this device")
     for package in packages:
         slots = slots_of(record, package)
         other = slots.content(slots.spare)

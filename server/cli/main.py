@@ -5,9 +5,10 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from server.cli import steer, view
@@ -23,6 +24,15 @@ app = typer.Typer(
     help="Signed updates for fleets of Linux devices over MQTT.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class DeviceGroup(TyperGroup):
+    """`fairlead devices node-1` is `fairlead devices show node-1`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb, or `show` where a device is named in its place."""
+        known = args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if known else ["show", *args])
 
 
 def _version(wanted: bool) -> None:
@@ -92,8 +102,9 @@ def _register(panel: str, *commands: Callable[..., None]) -> None:
 _register("Servers", demo, doctor)
 _register("Rollouts", publish, view.rollouts, view.status)
 _register("Rollouts", steer.hold, steer.resume, steer.advance, steer.recall, steer.retry)
-_devices = typer.Typer(invoke_without_command=True)
+_devices = typer.Typer(invoke_without_command=True, cls=DeviceGroup)
 _devices.callback()(view.devices)
+_devices.command()(view.show)
 _devices.command()(steer.remove)
 app.add_typer(_devices, name="devices", rich_help_panel="Devices")
 _register("Devices", view.groups, view.services, view.logs, view.health)

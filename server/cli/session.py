@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 
 from fleet_protocol.errors import FleetError, PolicyError
 from server.cli.printable import line
+from server.cli.wording import in_commands
 from server.client import Client, ClientError, is_local
 from server.variables import OPERATORS, PREFIX, unread
 
@@ -102,7 +103,9 @@ def one_line_errors() -> Iterator[None]:
     """Whatever goes wrong by an operator's, a server's or a file's fault is one line and exit status 1."""
     try:
         yield
-    except (ClientError, FleetError) as error:
+    except ClientError as error:
+        raise failure(in_commands(error.detail), error.code) from None
+    except FleetError as error:
         raise failure(error.detail, error.code) from None
     except BrokenPipeError:
         raise

@@ -9,12 +9,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from server.answers import AuditRow, Health, Job, Node
+from server.answers import AttemptRow, AuditRow, FailureRow, Health, Job, Node, NodeDetail
 from server.cli import printable
 
 _STATE_STYLES: Final = {"complete": "green", "active": "cyan", "held": "yellow", "recalled": "red"}
 _COUNTS: Final = ("devices", "selected", "committed", "failed", "withdrawn", "in_progress", "silent", "waiting")
 _BAR_WIDTH: Final = 40
+SERVICE: Final = ("name", "running", "pid", "restarts", "version")
 NOBODY: Final = "nobody takes part: the group has no device that the waves reach and the release fits"
 
 
@@ -24,13 +25,48 @@ def devices(nodes: Sequence[Node]) -> RenderableType:
     for node in nodes:
         online = Text("yes", "green") if node["available"] else Text("no", "red")
         installed = ", ".join(f"{i['package']} {i['version']}" for i in node["installed"])
-        seen = "never" if node["seen"] is None else f"{age(time.time() - node['seen'])} ago"
         table.add_row(
             *_cells(node["id"], node["group"], node["class"]),
             online,
-            *_cells(seen, node["stage"], installed, node["why"]),
+            *_cells(_seen(node), node["stage"], installed, node["why"]),
         )
     return table if nodes else Text("no devices yet: fairlead-agent enroll adds one")
+
+
+def device(node: NodeDetail, services: Sequence[Mapping[str, Any]] | str) -> RenderableType:
+    """One device: how it is, what it runs and what it tried; `services` is its answer, or why there is none."""
+    attacks = ", ".join(f"{code} {number}" for code, number in sorted(node["attacks"].items()))
+    health = node["health"] or {}
+    facts = {
+        "group": node["group"],
+        "class": node["class"],
+        "online": node["available"],
+        "seen": _seen(node),
+        "stage": node["stage"],
+        "why": node["why"],
+        "manifest": node["sequence"],
+        "health": health.get("verdict"),
+        "refused": attacks,
+    }
+    lines: list[RenderableType] = [Text(node["id"], "bold")]
+    lines += [Text(f"  {name:<9} {_cell(value)}") for name, value in facts.items()]
+    installed = ("package", "version", "counter", "deployment")
+    lines += [Text(), plain(node["installed"], installed, "nothing is installed")]
+    running = Text(services) if isinstance(services, str) else plain(services, SERVICE, "the device runs no services")
+    lines += [Text(), running, Text(), _attempts(node["attempts"])]
+    return Group(*lines)
+
+
+def _attempts(rows: Sequence[AttemptRow]) -> RenderableType:
+    table = _table("at", "deployment", "version", "number", "stage", "outcome", "code", "detail")
+    for row in rows:
+        told = (row["version"], row["number"], row["stage"], row["outcome"], row["code"], row["detail"])
+        table.add_row(*_cells(_local(row["at"]), row["deployment"], *told))
+    return table if rows else Text("no attempts yet")
+
+
+def _seen(node: Node) -> str:
+    return "never" if node["seen"] is None else f"{age(time.time() - node['seen'])} ago"
 
 
 def enrolled(node: Node, group: str) -> RenderableType:
@@ -75,10 +111,13 @@ def rollout(job: Job, *, fancy: bool = False) -> RenderableType:
         lines.append(Text(f"  no device begins after {_local(job['expires'])}", "dim"))
     if job["reason"]:
         lines.append(Text(f"  because {printable.line(job['reason'])}", "yellow"))
-    for failure in job["failures"]:
-        detail = f" ({failure['detail']})" if failure["detail"] else ""
-        lines.append(Text("  " + printable.line(f"{failure['device']}: {failure['code']}{detail}"), "red"))
+    lines += [Text("  " + printable.line(failure(row)), "red") for row in job["failures"]]
     return Group(*lines)
+
+
+def failure(row: FailureRow) -> str:
+    """One device's reason, as the engine words it too."""
+    return f"{row['device']}: {row['code']}" + (f" ({row['detail']})" if row["detail"] else "")
 
 
 def nobody(job: Job) -> bool:

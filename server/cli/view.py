@@ -1,16 +1,18 @@
 """Commands that look."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from fleet_protocol.errors import PolicyError
-from server.answers import Job
+from server.answers import Job, NodeDetail
 from server.cli import printable, tables
 from server.cli.options import AsJson, DeviceId, InGroup, Server, Token, Watch, names
 from server.cli.session import Session, one_line_errors, open_session
 from server.cli.watch import is_fancy
 from server.cli.watch import watch as follow
+from server.client import ClientError
 
 _STATES = ("active", "held", "recalled", "complete")
 
@@ -22,13 +24,23 @@ def devices(
     server: Server = None,
     token: Token = None,
 ) -> None:
-    """List devices: whether they are online, what they run, and why they are not updating. Or remove one."""
+    """List devices: whether they are online, what they run, and why they are not updating. Or show or remove one.
+
+    fairlead devices node-1
+    """
     if context.invoked_subcommand is not None:
         _nothing_before(context.invoked_subcommand, given=(group, server, token) != (None, None, None) or as_json)
         return
     with open_session(server, token, as_json=as_json) as session:
         answer = session.client.nodes(group)
         session.show(answer, lambda: tables.devices(answer["nodes"]))
+
+
+def show(device: DeviceId, as_json: AsJson = False, server: Server = None, token: Token = None) -> None:
+    """Show one device: why it is not updating, what it runs, its services and attempts. `fairlead devices DEVICE`."""
+    with open_session(server, token, as_json=as_json) as session:
+        answer = session.client.node(device)
+        session.show(answer, lambda: tables.device(answer, _services(session, answer)))
 
 
 def rollouts(
@@ -89,8 +101,7 @@ def services(device: DeviceId, as_json: AsJson = False, server: Server = None, t
     """Ask a device for its services."""
     with open_session(server, token, as_json=as_json) as session:
         answer = session.client.services(device)
-        columns = ("name", "running", "pid", "restarts", "version")
-        session.show(answer, lambda: tables.plain(answer["services"], columns, "the device runs no services"))
+        session.show(answer, lambda: tables.plain(answer["services"], tables.SERVICE, "the device runs no services"))
 
 
 def logs(
@@ -112,7 +123,8 @@ def logs(
 
 
 def health(
-    devices: Annotated[str | None, typer.Option("--nodes", metavar="ID,ID", help="Devices by id.")] = None,
+    named: Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Devices by id.")] = None,
+    devices: Annotated[str | None, typer.Option("--nodes", metavar="ID,ID", help="The same: node-1,node-2.")] = None,
     group: InGroup = None,
     as_json: AsJson = False,
     server: Server = None,
@@ -120,7 +132,8 @@ def health(
 ) -> None:
     """Ask devices to check their health now: those named, a group, or all. Exit status 1 unless all are ok."""
     with open_session(server, token, as_json=as_json) as session:
-        answer = session.client.health_checks([] if devices is None else names(devices), group)
+        asked = [*(named or []), *([] if devices is None else [devices])]
+        answer = session.client.health_checks(names(",".join(asked)) if asked else [], group)
         rows = [
             {"device": device, "verdict": _verdict(result), "checks": _checks(result)}
             for device, result in sorted(answer["results"].items())
@@ -157,6 +170,16 @@ def _interesting(session: Session) -> list[str]:
     if not jobs:
         raise PolicyError("unknown-update", "there is no rollout yet: fairlead publish starts one")
     return [max(jobs, key=lambda job: job["created"])["job_id"]]
+
+
+def _services(session: Session, node: NodeDetail) -> Sequence[Mapping[str, Any]] | str:
+    """What the device answers; one that is away is not waited for."""
+    if not node["available"]:
+        return "services: the device is offline"
+    try:
+        return session.client.services(node["id"])["services"]
+    except ClientError as error:
+        return f"services: {error.detail} ({error.code})"
 
 
 def _verdict(result: dict[str, Any]) -> str:

@@ -103,7 +103,8 @@ def _line(job: Job) -> str:
     counts = job["counts"]
     empty = f", {tables.NOBODY}" if tables.nobody(job) else ""
     reason = f", because {job['reason']}" if job["reason"] else ""
-    failures = "".join(f", {row['device']}: {row['code']} ({row['detail']})" for row in job["failures"])
+    told = [tables.failure(row) for row in job["failures"]]
+    failures = "".join(f", {text}" for text in told if text not in job["reason"])
     return printable.line(
         f"{job['job_id']} {job['state']}, wave {job['wave'] + 1} of {len(job['waves'])}, "
         f"committed {counts['committed']} of {counts['devices']}, selected {counts['selected']}, "

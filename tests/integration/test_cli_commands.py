@@ -153,6 +153,79 @@ def test_a_rollout_that_reaches_nobody_says_so(api: ScriptedApi, here: CommandHe
         assert "nobody takes part" in here.run(*words).out
 
 
+ATTEMPT = {
+    "deployment": "d-1",
+    "device": "node-1",
+    "version": "1.1.0",
+    "number": 1,
+    "stage": "idle",
+    "outcome": "rolled_back",
+    "code": "unhealthy",
+    "detail": "GET /health: 500",
+    "at": 1_700_000_000.0,
+}
+SICK = node(attempts=[ATTEMPT], attacks={"parse": 2}, health={"verdict": "warning", "checks": []})
+
+
+def test_one_device_is_shown_with_its_services_and_attempts(api: ScriptedApi, here: CommandHere) -> None:
+    api.says("GET /api/nodes/node-1", SICK)
+    api.says("GET /api/nodes/node-1/services", {"services": [{"name": "web", "running": True, "pid": 4711}]})
+    for words in (["devices", "node-1"], ["devices", "show", "node-1"]):
+        ran = here.run(*words)
+        assert (ran.status, ran.err) == (0, "")
+        for told in ("up to date", "parse 2", "warning", "web      1.0.0", "4711", "unhealthy  GET /health: 500"):
+            assert told in ran.out, ran.out
+    assert json.loads(here.run("devices", "node-1", "--json").out) == SICK
+
+
+def test_a_device_that_is_away_is_not_asked_for_its_services(api: ScriptedApi, here: CommandHere) -> None:
+    api.says("GET /api/nodes/node-1", SICK | {"available": False})
+    assert "services: the device is offline" in here.run("devices", "node-1").out
+    assert [asked.path for asked in api.asked] == ["/api/nodes/node-1"]
+    api.says("GET /api/nodes/node-1", SICK)
+    api.says("GET /api/nodes/node-1/services", refusal(504, "offline", "node-1 did not answer within 10 s"))
+    assert "services: node-1 did not answer within 10 s (offline)" in here.run("devices", "node-1").out
+
+
+def test_health_is_asked_of_devices_that_stand_behind_it(api: ScriptedApi, here: CommandHere) -> None:
+    api.says("POST /api/health-checks", {"results": {"node-1": CHECKED}})
+    for words in (["node-1", "node-2"], ["--nodes", "node-1,node-2"], ["node-1", "--nodes", "node-2"]):
+        assert here.run("health", *words).status == 0
+    assert [asked.body["target_nodes"] for asked in api.asked] == [["node-1", "node-2"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ("no update nope: GET /api/updates lists them", "no update nope: `fairlead rollouts` lists them"),
+        (
+            "no device x: GET /api/nodes lists them",
+            "no device x: `fairlead devices` lists them",
+        ),
+        (
+            f"web/1/x is not stored here: PUT /api/artifacts/{'ab' * 32}, or give package_url",
+            "web/1/x is not stored here: `fairlead catalogue upload DIR`, or give --url",
+        ),
+        (
+            "expires_s is over before not_before: no device could ever begin",
+            "--expires is over before --not-before: no device could ever begin",
+        ),
+        ("failure_rate: Input should be less than 1", "--failure-rate: Input should be less than 1"),
+    ],
+)
+def test_the_servers_advice_is_told_as_commands(api: ScriptedApi, here: CommandHere, detail: str, told: str) -> None:
+    api.says("GET /api/updates/nope", refusal(404, "unknown-update", detail))
+    assert told in here.fails("status", "nope")
+
+
+def test_watch_tells_a_failure_that_is_the_reason_once(api: ScriptedApi, here: CommandHere) -> None:
+    failed = [{"device": f"node-{number}", "code": "unhealthy", "detail": "500"} for number in (1, 2)]
+    reason = "2 of 2 finished devices failed, 0 tolerated; node-1: unhealthy (500)"
+    api.says("GET /api/updates/d-1", job("recalled", reason=reason, failures=failed))
+    told = here.run("status", "d-1", "--watch").out
+    assert (told.count("node-1: unhealthy (500)"), told.count("node-2: unhealthy (500)")) == (1, 1)
+
+
 def test_an_update_says_when_no_device_begins_any_more(api: ScriptedApi, here: CommandHere) -> None:
     api.says("GET /api/updates/d-1", job() | {"expires": 1_700_086_400.0})
     assert "no device begins after 2023-11-1" in here.run("status", "d-1").out

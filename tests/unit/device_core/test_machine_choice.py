@@ -29,7 +29,7 @@ def test_r5_the_highest_counter_that_may_begin_is_installed() -> None:
         ({"state": "held"}, "held"),
         ({"state": "recalled"}, "recalled"),
         ({"refusal": "class"}, "class"),
-        ({"share_bp": 0}, f"bucket {bucket('6f2c9e01', DEVICE)} >= share 0"),
+        ({"share_bp": 0}, f"in no wave yet: bucket {bucket('6f2c9e01', DEVICE)} >= share 0"),
         ({"not_before_s": WALL_S + 90}, "not before 2027-01-15T08:01:30Z"),
         ({"window": Window(start_min=540, end_min=600)}, "window"),
     ],

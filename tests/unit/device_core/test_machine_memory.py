@@ -266,6 +266,13 @@ def test_r20_rollback_without_a_good_slot_is_refused() -> None:
     )
 
 
+def test_r20_rollback_of_a_package_that_is_not_there_says_so() -> None:
+    bench = Bench()
+    bench.install(1, deployment(12))
+    (reply,) = bench.command("rollback", "nope")
+    assert reply == Reply(id="c-1", code="no-fallback", detail="there is no package nope on this device")
+
+
 def test_r6_no_rollback_below_the_floor() -> None:
     bench = Bench()
     bench.install(1, deployment(11))

@@ -16,6 +16,13 @@ Respond = Callable[[Response], None]
 _ANSWER_S: Final = 10.0
 _VERDICT_S: Final = 60.0
 _LINES_MOST: Final = 10_000
+_ROUTES: Final = (
+    "GET /health",
+    "GET /agent/services",
+    "GET /agent/logs/<service>?lines=100",
+    "POST /agent/update",
+    "POST /agent/rollback",
+)
 _STATUS: Final[Mapping[str, int]] = {"unknown-service": 404, "unauthorized": 403, "conflict": 409, "setup": 503}
 
 
@@ -53,6 +60,8 @@ class LocalApi:
             if path == "/agent/rollback":
                 package = _package(request.body)
                 return self._ask(lambda respond: handlers.rollback(package, respond), _VERDICT_S)
+        elif not path:
+            return Response(200, {"routes": list(_ROUTES)})
         elif path == "/health":
             return self._read(handlers.health)
         elif path == "/agent/services":
@@ -61,7 +70,10 @@ class LocalApi:
             service = check_id(unquote(path.removeprefix("/agent/logs/")), "service")
             lines = _lines(target.query)
             return self._read(lambda: handlers.logs(service, lines))
-        return Response(404, {"code": "bad-request", "detail": f"there is no {request.method} {path[:100]}"})
+        return Response(
+            404,
+            {"code": "bad-request", "detail": f"there is no {request.method} {path[:100]}: GET / names what there is"},
+        )
 
     def _read(self, read: Callable[[], Mapping[str, Any]]) -> Response:
         def ask(respond: Respond) -> None:

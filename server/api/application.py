@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from server.api import node_routes, release_routes, server_routes, update_routes
 from server.api.errors import add_handlers
 from server.api.guard import ENROLMENT, Guard, caps
+from server.api.head import Head
 from server.api.server_bodies import Error
 from server.api.use_cases import UseCases
 from server.settings import Settings
@@ -50,6 +51,7 @@ def create_application(cases: UseCases, settings: Settings, tokens: Tokens) -> F
         catalogue_most_bytes=settings.catalogue_most_bytes,
         artifact_most_bytes=settings.artifact_most_bytes,
     )
+    app.add_middleware(Head, routes=app.routes)
     app.add_middleware(Guard, tokens=tokens, cap_bytes=cap_bytes)
     _describe_tokens(app)
     return app

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from server.api.server_bodies import AuditAnswer, AuditsAnswer, HealthAnswer
@@ -12,8 +13,13 @@ Most = Annotated[int, Query(ge=1, le=10_000, description="How many of the newest
 
 
 def router(cases: UseCases) -> APIRouter:
-    """GET /health and /metrics, without a token, and /api/audit."""
+    """GET /, /health and /metrics, without a token, and /api/audit."""
     routes = APIRouter(tags=["server"])
+
+    @routes.get("/", status_code=307, response_class=RedirectResponse)
+    def front() -> RedirectResponse:
+        """Leads to this documentation: who typed the server's address finds what it answers."""
+        return RedirectResponse("/docs")
 
     @routes.get("/health")
     def health() -> HealthAnswer:

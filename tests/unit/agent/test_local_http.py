@@ -161,7 +161,8 @@ def test_routes(method: str, path: str, body: bytes, status: int, value: Any) ->
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("GET", "/", b"", 404),
+        ("POST", "/", b"", 404),
+        ("GET", "/nothing", b"", 404),
         ("POST", "/health", b"", 404),
         ("GET", "/agent/update", b"", 404),
         ("GET", "/agent/logs/..%2f..%2fetc", b"", 400),
@@ -178,6 +179,15 @@ def test_bad_questions(method: str, path: str, body: bytes, status: int) -> None
     response = _api().answer(Request(method, path, body))
     assert response.status == status
     assert response.value.keys() == {"code", "detail"}
+
+
+def test_the_front_names_every_route() -> None:
+    response = _api().answer(Request("GET", "/", b""))
+    assert (response.status, response.value.keys()) == (200, {"routes"})
+    for route in response.value["routes"]:
+        method, path = route.replace("<service>", "web").split()
+        assert _api().answer(Request(method, path, b"")).status == 200, route
+    assert len(response.value["routes"]) == len({"health", "services", "logs", "update", "rollback"})
 
 
 def test_what_the_loop_can_not_do() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,25 @@ def test_health_says_what_is_wrong(stack: ServerStack, bare: Client) -> None:
     answer = bare.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
     assert "no connection to the broker" in answer.json()["problems"][0]
+
+
+def test_the_front_leads_to_the_documentation(bare: Client) -> None:
+    answer = bare.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+    assert bare.get("/", follow_redirects=True).headers["content-type"].startswith("text/html")
+
+
+def test_head_is_answered_wherever_get_is(client: Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    gets = [path for path, methods in paths.items() if "get" in methods]
+    assert len(gets) > 10
+    for path in [*(re.sub(r"{\w+}", "node-1", path) for path in gets), "/docs", "/openapi.json", "/nothing"]:
+        get, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (get.status_code, b""), path
+        assert head.headers.get("content-type") == get.headers.get("content-type"), path
+    assert client.head("/api/health-checks").status_code == 405, "there is no GET"
+    del client.headers["authorization"]
+    assert client.head("/api/nodes").status_code == 401
 
 
 def test_every_api_route_needs_the_token(bare: Client) -> None:

@@ -7,8 +7,8 @@ G2. A topic of the server that must be empty is emptied.
 G3. A flood of foreign messages costs one publication a topic and round, and one audit entry a burst.
 G4. The server's own publications come back as echoes, sometimes late and out of step with the store. What counts is
     the newest message on a topic: an echo that a newer one corrects within the settling time is no alarm.
-G5. Before anything is overwritten, server.services.witness looks whether our own hand wrote it. Until there is a
-    catalogue to judge by, nothing is touched that the store does not know.
+G5. Before anything is overwritten, server.services.witness looks whether our own hand wrote it, also where a newer
+    document of ours was quicker. Until there is a catalogue to judge by, nothing is touched that the store has not.
 G6. Where the broker has not kept the server's session, it has acknowledged and dropped what devices reported since that
     ended. Once the new connection has been given everything, the devices are asked to report again.
 """
@@ -16,7 +16,7 @@ G6. Where the broker has not kept the server's session, it has acknowledged and 
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from loguru import logger
@@ -41,6 +41,7 @@ class _Wrong:
     since_s: float
     """Monotonic."""
     how: str
+    """Empty where it is right by now."""
     payload: bytes
     """The first that came, if the witness reads it; else empty."""
 
@@ -108,8 +109,12 @@ class Guardian:
         read = not right and self._witness.reads(topic)
         with self._lock:
             known = self._wrong.get(topic)
-            if right:
+            if right and known is not None and known.payload:
+                self._wrong[topic] = replace(known, how="")  # put right, but what stood there is still to be looked at
+            elif right:
                 self._forget(topic)
+            elif known is not None and not known.how:
+                self._wrong[topic] = replace(known, how="overwritten" if payload else "emptied")
             elif known is None and len(self._wrong) < _WATCHED_MOST:
                 self._wrong[topic] = _Wrong(
                     time.monotonic(), "overwritten" if payload else "emptied", self._kept(payload) if read else b""
@@ -122,13 +127,14 @@ class Guardian:
         settled_s = time.monotonic() - self._settle_s
         spoilt = self._spoilt(settled_s)
         followed = self._witness.hear({topic: wrong.payload for topic, wrong in spoilt.items() if wrong.payload})
-        for topic in spoilt:
-            self._publication.restore(topic)
+        for topic, wrong in spoilt.items():
+            if wrong.how:
+                self._publication.restore(topic)
         with self._lock:
             for topic, wrong in spoilt.items():
                 if self._wrong.get(topic) is wrong:
                     self._forget(topic)
-        foreign = {topic: wrong.how for topic, wrong in spoilt.items() if topic not in followed}
+        foreign = {topic: wrong.how for topic, wrong in spoilt.items() if wrong.how and topic not in followed}
         self.restored += len(foreign)
         self._greet(settled_s)
         self._tell(foreign)

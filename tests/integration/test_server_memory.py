@@ -119,7 +119,7 @@ def test_a_server_that_lost_its_database_goes_on_above_what_the_broker_holds(
     with running(settings_for(data, broker_url=broker.url)) as (_, client):
         until(lambda: [entry for entry in _audit(client) if entry["verb"] == "continue"])
         device.enrol(client)
-        until(lambda: min(map(operator.sub, _sequences(device, broker), before)) > 0)
+        until(lambda: _obeys(device, broker) and min(map(operator.sub, _sequences(device, broker), before)) > 0)
         assert checked(client.get("/health"))["problems"] == []
     with running(settings_for(data, broker_url=broker.url)) as (_, client):
         until(lambda: checked(client.get("/health"))["broker"]["connected"])

@@ -114,6 +114,24 @@ def test_w1_a_lost_database_continues_above_what_the_broker_holds(busy: ServerSt
     assert "continue" in audited(again)
 
 
+def test_w1_what_was_heard_counts_though_documents_of_ours_were_quicker(busy: ServerStack) -> None:
+    """A device enrols before the first round: what is published for it comes back before anybody has looked."""
+    device = RememberingDevice(busy)
+    with busy.store.read() as reads:
+        known = reads.device("node-1")
+    assert known is not None
+    again = after_the_loss(busy)
+    again.nodes.register("node-1", GROUP, known.device_class, known.public_key)
+    for topic in (TOPIC, ASSIGNED):
+        again.guardian.on_retained(topic, again.link.retained[topic])
+    with pytest.raises(ProtocolError):
+        copy.copy(device).obey(again)
+    restored = again.guardian.restored
+    again.guardian.round()
+    device.obey(again)
+    assert again.guardian.restored == restored, "nobody has spoilt anything"
+
+
 def test_w1_without_the_witness_a_device_would_refuse_the_server(busy: ServerStack) -> None:
     """What it is good for: the same loss, and nobody heard the broker."""
     device = RememberingDevice(busy)
@@ -262,6 +280,7 @@ def test_a_flood_of_foreign_documents_does_not_fill_the_memory(stack: ServerStac
     right = stack.link.retained[topic]
     for payload in (b"wrong", b"more wrong", right):
         stack.guardian.on_retained(topic, payload)
+    assert stack.guardian.round() == 0
     assert stack.guardian._kept_bytes == 0
 
 

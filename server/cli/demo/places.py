@@ -114,6 +114,8 @@ def _claim(port: int, claims: ExitStack) -> int:
     sock = claims.enter_context(socket.socket())
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if port:  # another demo could bind it as well, as long as nobody listens; of its name there is one on a machine
+            claims.enter_context(socket.socket(socket.AF_UNIX)).bind(f"\0fairlead-demo-{port}")
         sock.bind((_HOST, port))
     except OSError:
         sock.bind((_HOST, 0))

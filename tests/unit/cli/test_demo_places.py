@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from server.cli.demo.places import NODES, NodePlace, Places
+from server.cli.demo.places import NODES, NodePlace, Places, chosen
 
 
 def places(home: Path, broker: int, server: int, *nodes: int) -> Places:
@@ -30,3 +30,14 @@ def test_the_lines_to_copy_are_whole(tmp_path: Path) -> None:
     assert made.ready_lines["export"] == "FAIRLEAD_SERVER=http://127.0.0.1:40002 FAIRLEAD_TOKEN=a-token"
     words = shlex.split(made.ready_lines["mosquitto_sub"])
     assert words == ["-h", "127.0.0.1", "-p", "40001", "-v", "-t", "fleet/v1/#"]
+
+
+def test_two_demos_that_begin_at_the_same_moment_have_ports_of_their_own(tmp_path: Path) -> None:
+    """Nobody listens yet: neither broker nor server has been started."""
+    with chosen(tmp_path / "one") as one, chosen(tmp_path / "two") as two:
+        assert not _ports(one) & _ports(two)
+
+
+def _ports(places: Places) -> set[int]:
+    nodes = {port for node in places.nodes for port in (node.http_port, node.service_port)}
+    return {places.broker_port, places.server_port, *nodes}

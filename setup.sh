@@ -101,7 +101,7 @@ demo)
     ;;
 test)
     install dev
-    exec .venv/bin/python -m pytest --numprocesses 5 --dist worksteal "$@"
+    exec .venv/bin/python -m pytest --numprocesses 4 --dist worksteal "$@"
     ;;
 test-device)
     install dev

@@ -22,9 +22,7 @@ def publish(
     group: Annotated[str | None, typer.Option(help="The group that gets it.")] = None,
     nodes: Annotated[str | None, typer.Option(help="Devices that get it, by name: node-1,node-2.")] = None,
     waves: Annotated[str | None, typer.Option(help="Cumulative percentages: 5,25,100.")] = None,
-    canary: Annotated[
-        list[str] | None, typer.Option(metavar="DEVICE", help="In the first wave by name; may be given several times.")
-    ] = None,
+    canary: Annotated[list[str] | None, typer.Option(metavar="DEVICE", help="In the first wave, by name.")] = None,
     soak: Annotated[float | None, typer.Option(help="Seconds that a wave stays open before the next.")] = None,
     probation: Annotated[int | None, typer.Option(help="Seconds that a device watches before it commits.")] = None,
     failure_limit: Annotated[int | None, typer.Option(help="Failed devices that are tolerated.")] = None,
